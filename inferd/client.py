@@ -15,6 +15,7 @@ from inferd.cluster import Cluster
 from inferd.jobs import JobOptions, JobRow, Jobs, OnProgress, rows_of
 from inferd.models import ModelChanges, ModelList, ModelLog
 from inferd.predictions import Call, Exchange, PendingRequests, SentCall, sent_ahead
+from inferd.routes import RouteLog, Start
 from inferd.schemas.codecs import MSGPACK, codec_named
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.headers import ROW_ERRORS, RawHeaders
@@ -38,6 +39,7 @@ from inferd.schemas.requests import (
     frame_items,
     is_frame,
 )
+from inferd.schemas.routes import Route
 from inferd.schemas.topics import DEFAULT_TENANT, TenantTopics
 
 DEFAULT_CONNECTION = KafkaConnection()
@@ -76,6 +78,7 @@ class Client:
         self._model_changes = ModelChanges(self._model_log, limits)
         self._exchange = Exchange(self._cluster, self._model_log, pending, codec, limits, partitions)
         self._jobs = Jobs(self._cluster, codec, limits)
+        self._routes = RouteLog(self._cluster, self._model_log, limits)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -290,6 +293,28 @@ class Client:
     async def models(self, *, timeout_s: float = TIMEOUT_S) -> ModelList:
         """Versions, aliases and undecodable records of the `models` topic."""
         return await self._model_log.read(timeout_s)
+
+    async def create_route(
+        self, route: Route, *, start: Start = "latest", replace: bool = False, timeout_s: float = TIMEOUT_S
+    ) -> Route:
+        """Create a route; returns it, with the offsets from which it reads, once the broker has acknowledged it.
+
+        `start`: `latest` (records from now on), `earliest`, or a time. Every running worker whose settings allow its
+        topics begins to process it. With `replace` a route of the same name is changed, and goes on where it is.
+        Raises `RouteExistsError` if the name is taken, if another route reads one of the topics, or if the route closes
+        a circle; `TopicNotFoundError` for a source or a sink; `ModelNotFoundError` or `VersionNotFoundError`;
+        `SchemaMismatchError` for a feature and `InvalidValueError` for an output that the model does not have;
+        `InvalidValueError` for topics of inferd itself.
+        """
+        return await self._routes.create(route, start, timeout_s, replace=replace)
+
+    async def routes(self, *, timeout_s: float = TIMEOUT_S) -> list[Route]:
+        """The routes of the tenant, by name."""
+        return list((await self._routes.read(timeout_s)).values())
+
+    async def remove_route(self, name: str, *, timeout_s: float = TIMEOUT_S) -> None:
+        """Remove a route; workers stop processing it. `RouteNotFoundError`."""
+        await self._routes.remove(name, timeout_s)
 
 
 def _unix_ms(time: datetime) -> int:

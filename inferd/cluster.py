@@ -103,6 +103,27 @@ class Cluster:
             if found := metadata.partitions_for_topic(self.topics.name(stream)):
                 self._partitions[stream] = tuple(sorted(found))
 
+    async def topics_of_others(self, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """The partitions of each topic; none if it does not exist, or may not be described."""
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                metadata = await self._connected().client.fetch_all_metadata()
+        except FAULTS as error:
+            raise self.typed(error, "looking for topics") from error
+        return {name: tuple(sorted(metadata.partitions_for_topic(name) or ())) for name in names}
+
+    @asynccontextmanager
+    async def consumer_of_others(self, tps: Sequence[TopicPartition]) -> AsyncIterator[AIOKafkaConsumer]:
+        """A `read_committed` consumer without a group on partitions of any topics; raises what aiokafka raises."""
+        consumer = AIOKafkaConsumer(**self._consumer_options(), fetch_max_wait_ms=FETCH_WAIT_MS)
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                await consumer.start()
+            consumer.assign(list(tps))
+            yield consumer
+        finally:
+            await consumer.stop()
+
     async def send(
         self,
         stream: Stream,

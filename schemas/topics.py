@@ -18,6 +18,7 @@ Stream = Literal[
     "job-status",
     "models",
     "model-artifacts",
+    "routes",
 ]
 DEFAULT_TENANT = "default"
 """The tenant of settings and clients that name none."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -88,6 +88,10 @@ class Admission:
         if len(self.waits) < len(self._settings.tenants):
             return None
         return "; ".join(f"tenant {tenant} waits: {reason}" for tenant, reason in self.waits.items())
+
+    async def missing(self, rights: Collection[Right]) -> Sequence[Right]:
+        """Those of some access rights that this user lacks. Raises a `KafkaError` if the broker does not answer."""
+        return await self._query(list(rights))
 
     def recheck(self) -> None:
         """Check all rights now: the broker has denied a request."""
@@ -197,4 +201,4 @@ class Admission:
 
 
 def _of_models(right: Right) -> bool:
-    return right.name.rpartition(".")[2] in ("models", "model-artifacts")
+    return right.name.rpartition(".")[2] in ("models", "model-artifacts", "routes")

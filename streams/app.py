@@ -17,7 +17,7 @@ from aiokafka.errors import KafkaError
 from inferd.schemas.errors import DeadlineExceededError, ModelNotFoundError, ModelNotReadyError
 from inferd.schemas.topics import TenantTopics
 from inferd.streams.admission import Admission
-from inferd.streams.composition import TenantParts, compose_tenants, guarantee_of
+from inferd.streams.composition import TenantParts, compose_routes, compose_tenants, guarantee_of
 from inferd.streams.connection import set_bulk_topics
 from inferd.streams.faust_app import FaustGroup, create_app, owner_urls
 from inferd.streams.group import LaneApp, LaneConsumer, instance_id_conflict, kafka_tps
@@ -37,6 +37,7 @@ from inferd.streams.kafka import (
 from inferd.streams.lane import PUBLISH_ERRORS, Lane, LaneContext, describe
 from inferd.streams.models.follower import ModelFollower
 from inferd.streams.models.rejections import Rejections
+from inferd.streams.routes import RouteService, RouteTable
 from inferd.streams.serving import UserCode
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import StateDirectory, claim_state_directory
@@ -65,6 +66,10 @@ class Streams:
         self._user_code = user_code or UserCode()
         self.settings = settings
         self.measures = LaneMeasures(make_tracing(settings))
+        self.route_measures = LaneMeasures()
+        self.route_measures.by_model = self.measures.by_model
+        self.routes: RouteService | None = None
+        self.route_table = RouteTable(settings.tenants, settings.limits)
         self.follower: ModelFollower | None = None
         self.lane: Lane | None = None
         self.admission = Admission(settings, self._bar)
@@ -97,7 +102,10 @@ class Streams:
             topics = await self.admission.open()
             rejections = Rejections(self.settings, leads=self._leads)
             loaded, denied = partial(self.measures.observe_step, "load"), self.admission.recheck
-            follower = self.follower = ModelFollower(self.settings, rejections.reject, self._crashed, loaded, denied)
+            self.route_table = RouteTable(self.settings.tenants, self.settings.limits)
+            follower = self.follower = ModelFollower(
+                self.settings, rejections.reject, self._crashed, loaded, denied, self.route_table.apply
+            )  # fmt: skip
             load = partial(follower.on_demand.load_from_thread, asyncio.get_running_loop())
             self._user_code.follow(follower.catalogs, load)
             follower.follow(self.admission.readable)
@@ -120,7 +128,7 @@ class Streams:
             app, self.settings, follower, self.measures, self._reader, directory, self._user_code, destinations
         )
         processors = {each.topic: each for tenant in self.tenants.values() for each in tenant.processors}
-        guarantee = guarantee_of(self.settings, self.measures, destinations)
+        guarantee = guarantee_of(self.settings, self.measures, destinations, processors)
         recheck = self.admission.recheck
         context = LaneContext(
             settings=self.settings, processors=processors, group=group, topics=self.topics, measures=self.measures,
@@ -132,8 +140,12 @@ class Streams:
         for parts in self.tenants.values():
             parts.requests.direct.wake = partial(lane.wake, parts.requests.topic)
         self.admission.admit(follower)
-        set_bulk_topics({each.topic for each in processors.values() if each.kind != "requests"})
-        install_batch_checks(set(lane.topics), self.settings.limits.batch_expanded_bytes_max)
+        routes = self.routes = compose_routes(
+            self.settings, self.route_table, self.tenants, follower, self.route_measures, self.topics, destinations,
+            self.admission,
+        )  # fmt: skip
+        lane.add(await routes.first())
+        self._follow_lane(lane)
         app.on_rebalance_complete.connect(self._on_rebalance_complete)
         for topic in sorted(lane.topics):
             app.topics.add(app.topic(topic, key_serializer="raw", value_serializer="raw", acks=False))
@@ -142,7 +154,13 @@ class Streams:
         self._run(self._run_app(app), "faust")
         self._run(self._watch(app, lane), "watch")
         self._run(self._watch_topics(group, lane), "topics")
+        self._run(routes.run(group, lane, partial(self._follow_lane, lane)), "routes")
         self._run(self.admission.run(follower), "admission")
+
+    def _follow_lane(self, lane: Lane) -> None:
+        """Tells the consumer which topics the lane reads."""
+        set_bulk_topics({topic for topic, kind in lane.kinds.items() if kind != "requests"})
+        install_batch_checks(set(lane.topics), self.settings.limits.batch_expanded_bytes_max)
 
     def _resume_requests(self, tenant: str) -> None:
         """Resumes requests of a tenant that wait for a model."""

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aiokafka import TopicPartition
+
 from inferd.schemas.protocols import Exchanges
+from inferd.schemas.routes import Route
 from inferd.schemas.topics import Stream, TenantTopics
+from inferd.streams.admission import Admission
 from inferd.streams.inference import Scorer
 from inferd.streams.jobs.composition import TenantJobs, compose_jobs
 from inferd.streams.jobs.reader import RecordReader
-from inferd.streams.kafka import Destinations, unit_of
+from inferd.streams.kafka import Destinations, TopicWatch, unit_of
 from inferd.streams.lane import (
     AtLeastOnce,
     ByTopic,
@@ -27,12 +31,15 @@ from inferd.streams.lane import (
 from inferd.streams.models.follower import ModelFollower
 from inferd.streams.prediction_runner import PredictionRunner
 from inferd.streams.requests import BatchScoring, BatchSizer, CacheTable, RequestProcessor
+from inferd.streams.routes import RouteContext, RouteParts, RouteProcessor, RouteScorer, RouteService, RouteTable
 from inferd.streams.serving import UserCode
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import LaneTable, make_table
 from inferd.streams.tasks import OnCrash, Slices
 from inferd.streams.telemetry import LaneMeasures
 
+ROUTES_UNIT = "routes/"
+"""Start of the transactional ids of routes, after that of the group."""
 JOB_OWNER_STREAMS: tuple[Stream, ...] = ("jobs", "job-results")
 
 
@@ -86,14 +93,61 @@ def compose_tenants(
     return parts
 
 
-def guarantee_of(settings: StreamSettings, measures: LaneMeasures, destinations: Destinations) -> MakeGuarantee:
-    """A factory of a lane's guarantee: that of the settings, and always `exactly_once` for topics that own jobs."""
+def compose_routes(
+    settings: StreamSettings,
+    table: RouteTable,
+    tenants: Mapping[str, TenantParts],
+    follower: ModelFollower,
+    measures: LaneMeasures,
+    topics: TopicWatch,
+    destinations: Destinations,
+    admission: Admission,
+) -> RouteService:
+    """The routes of a worker. `measures`: those of routes, apart from those of requests."""
+
+    def scorer(tenant: str, route: Route) -> RouteScorer:
+        return RouteScorer(route, follower.catalogs[tenant], settings.limits)
+
+    def processor(names: TenantTopics, topic: str, scorer: RouteScorer) -> RouteProcessor:
+        runner = PredictionRunner("inferd-routes", measures, settings.lane.inline_ms_max)
+        scoring = BatchScoring(measures, BatchSizer(settings.lane), runner, time.time)
+        context = RouteContext(
+            topics=names, worker_id=settings.worker_id, destinations=destinations, partitions_of=topics.partitions_of,
+            predictions=tenants[names.tenant].requests.predictions, on_demand=follower.on_demand,
+        )  # fmt: skip
+        return RouteProcessor(context, topic, scorer, scoring)
+
+    return RouteService(
+        settings, table, topics, destinations, RouteParts(processor, scorer), admission.missing,
+        lambda tenant: admission.unserved_reason(tenant) is None,
+    )  # fmt: skip
+
+
+def guarantee_of(
+    settings: StreamSettings,
+    measures: LaneMeasures,
+    destinations: Destinations,
+    processors: Mapping[str, Processor],
+) -> MakeGuarantee:
+    """A factory of a lane's guarantee: that of the settings, and always `exactly_once` for topics that own jobs.
+
+    `processors`: those of the lane by topic, as they are now.
+    """
+
+    def unit(tp: TopicPartition) -> str:
+        processor = processors.get(tp.topic)
+        # The name of another's topic may look like one of ours.
+        return f"{ROUTES_UNIT}{tp.topic}-{tp.partition}" if processor and processor.kind == "routes" else unit_of(tp)
+
+    def tenant_of(topic: str) -> str:
+        processor = processors.get(topic)
+        return processor.tenant if processor else ""
 
     def make(on_acked: OnAcked, on_failed: OnFailed, on_crash: OnCrash) -> Guarantee:
-        once = ExactlyOnce(settings, measures, on_acked, unit_of, destinations)
+        once = ExactlyOnce(settings, measures, on_acked, unit, destinations)
         if settings.processing_guarantee == "exactly_once":
             return once
-        usual = AtLeastOnce(settings, measures, on_acked, on_failed, on_crash, destinations)
+        usual = AtLeastOnce(settings, measures, on_acked, on_failed, on_crash, destinations, tenant_of)
         owners = [
             TenantTopics(settings.namespace, tenant).name(stream)
             for tenant in settings.tenants

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 import faust
@@ -39,6 +39,15 @@ class FaustGroup:
         known = client.cluster.partitions_for_topic
         if any(len(known(topic) or ()) != number for topic, number in partitions.items()):
             client.force_metadata_update()
+
+    @property
+    def stable(self) -> bool:
+        """Whether no rebalance is in progress."""
+        return not self._app.rebalancing
+
+    async def change_topics(self, add: Collection[str], remove: Collection[str]) -> None:
+        """Changes the subscription, which leads to a rebalance."""
+        await cast(LaneConsumer, self._app.consumer).change_topics(add, remove)
 
     async def seek(self, offsets: dict[TopicPartition, int]) -> None:
         await self._app.consumer.seek_wait(cast(Any, offsets))

@@ -66,6 +66,15 @@ class TopicSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RouteSettings:
+    """The topics that routes may read and write: `tenant=pattern`, or a pattern of the only tenant. In patterns, `*`
+    stands for any characters."""
+
+    sources: tuple[str, ...] = ()
+    sinks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TrialSettings:
     """Limits of the disposable subprocess that loads and runs a model before the worker does."""
 
@@ -131,6 +140,7 @@ class StreamSettings:
     lane: LaneSettings = field(default_factory=LaneSettings)
     group: GroupSettings = field(default_factory=GroupSettings)
     topics: TopicSettings = field(default_factory=TopicSettings)
+    routes: RouteSettings = field(default_factory=RouteSettings)
     trial: TrialSettings = field(default_factory=TrialSettings)
     models: ModelSettings = field(default_factory=ModelSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)

@@ -37,6 +37,7 @@ COMMANDS = {
     "jobs": CommandInfo(
         "inferd.daemon.cli.jobs.commands:jobs", "Score a file as a batch job: submit, watch, read the results."
     ),
+    "routes": CommandInfo("inferd.daemon.cli.routes:routes", "Score topics that exist, in their own format."),
     "dead-letters": CommandInfo("inferd.daemon.cli.dead_letters:dead_letters", "List and show rejected records."),
     "doctor": CommandInfo("inferd.daemon.cli.doctor:doctor", "Check broker, topics, models and this machine."),
     "demo": CommandInfo("inferd.daemon.demo:demo", "Run a demo: train, deploy and score on real data."),

@@ -18,6 +18,7 @@ FALSE_WORDS = frozenset({"false", "no", "off", "0"})
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})", re.ASCII)
 _HOST = re.compile(r"[0-9A-Fa-f]*:[0-9A-Fa-f:.]+|[A-Za-z0-9._-]+", re.ASCII)
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
+_TOPIC_PATTERN = re.compile(r"[A-Za-z0-9._*-]{1,249}", re.ASCII)
 _TYPE_NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", re.ASCII)
 
 
@@ -169,6 +170,23 @@ def topics() -> Kind:
         return names
 
     return Kind("topics", "different topic names separated by commas", read, ",".join)
+
+
+def topic_patterns() -> Kind:
+    """`[tenant=]pattern,…`, without duplicates."""
+
+    def read(value: str) -> tuple[str, ...]:
+        names = _distinct(tuple(_parts(value)))
+        for name in names:
+            tenant, equals, pattern = name.rpartition("=")
+            if equals:
+                _topic_part("tenant", tenant)
+            if not _TOPIC_PATTERN.fullmatch(pattern):
+                raise ValueError(value)
+        return names
+
+    allowed = "topics or patterns with `*` separated by commas; `tenant=pattern` if there are several tenants"
+    return Kind("topics", allowed, read, ",".join)
 
 
 def type_names() -> Kind:

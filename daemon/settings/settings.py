@@ -37,6 +37,7 @@ from inferd.streams.settings import (
     Kernels,
     LaneSettings,
     ModelSettings,
+    RouteSettings,
     Store,
     StreamSettings,
     TopicSettings,
@@ -69,6 +70,7 @@ class Settings:
         "Topics",
         "Processing",
         "Schema registry",
+        "Routes",
         "Limits",
         "Jobs",
         "Models",
@@ -189,6 +191,12 @@ class Settings:
     )
     reply_to_allowed: tuple[str, ...] = setting(
         kind.topics(), (), "Topics that a `reply-to` header may name.", "Processing"
+    )
+    routes_sources: tuple[str, ...] = setting(
+        kind.topic_patterns(), (), "Topics that routes may read.", "Routes", shown_default="none"
+    )
+    routes_sinks: tuple[str, ...] = setting(
+        kind.topic_patterns(), (), "Topics that routes may write.", "Routes", shown_default="none"
     )
     predict_threads: int = setting(
         kind.integer(1, 256),
@@ -677,6 +685,7 @@ class Settings:
                 offset_reset=self.offset_reset,
                 stall_timeout_s=self.stall_timeout_s,
             ),
+            routes=RouteSettings(sources=self.routes_sources, sinks=self.routes_sinks),
             topics=TopicSettings(
                 create=self.topics_create,
                 partitions=self.topic_partitions,

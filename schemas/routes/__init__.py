@@ -3,6 +3,7 @@
 from inferd.schemas.routes.checks import check_route, check_route_name
 from inferd.schemas.routes.codec import decode_route, encode_route, parse_route_key
 from inferd.schemas.routes.path import Path, Special, parse_path
+from inferd.schemas.routes.relations import circle, conflict, in_order, is_own, own_topic_refusal
 from inferd.schemas.routes.route import (
     EndOfTopic,
     Format,
@@ -31,8 +32,13 @@ __all__ = [
     "Tombstones",
     "check_route",
     "check_route_name",
+    "circle",
+    "conflict",
     "decode_route",
     "encode_route",
+    "in_order",
+    "is_own",
+    "own_topic_refusal",
     "parse_path",
     "parse_route_key",
 ]

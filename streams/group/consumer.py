@@ -13,14 +13,15 @@ thread without a thread), `AIOKafkaConsumerThread._consumer` (to reach aiokafka'
 `_isolation_level`, `_fetch_max_wait_ms`, `_client` (to refresh its topic metadata), `_coordinator` (the only immediate
 source of the generation), `_coordinator._pending_exception` (an error that the coordinator keeps until it is read:
 Faust never reads it), `_fetcher` (to hold full partitions), its `_fetch_task` (no callback reports its end) and
-`_subscription.assign_from_subscribed` (for barred topics).
+`_subscription.assign_from_subscribed` (for barred topics) and `_subscription.subscription._topics` (to change the
+topics); of Faust's conductor `_topics` and `_update_indices` (likewise).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol, cast
 
@@ -42,6 +43,8 @@ log = structlog.get_logger(__name__)
 FETCH_MAX_WAIT_MS = 100
 WAIT_WHILE_FULL_S = 0.05
 """Maximum wait of a fetch while a lane partition has no room: room may appear at any moment."""
+METADATA_TIMEOUT_S = 5.0
+"""How long a change of the subscription waits for the metadata of new topics."""
 DENIED_PAUSE_S = 0.2
 """Wait after a fetch that the broker has denied."""
 
@@ -168,6 +171,24 @@ class LaneConsumer(driver.Consumer):
         # Until the refresh, the metadata lacks topics that have become readable again.
         self.aiokafka._client.force_metadata_update()  # noqa: SLF001
         coordinator.request_rejoin()
+
+    async def change_topics(self, add: Collection[str], remove: Collection[str]) -> None:
+        """Changes the subscription; the group then rebalances once. Not to be called during a rebalance.
+
+        Until the rebalance the assignment holds, so that what is in flight can be committed: aiokafka's own `subscribe`
+        drops it at once. Faust's own way subscribes 45 s later, and forgets a change during a rebalance.
+        """
+        conductor: Any = self.app.topics
+        kept = {topic for topic in conductor._topics if not remove or not {*topic.topics} <= {*remove}}  # noqa: SLF001
+        added = {self.app.topic(n, key_serializer="raw", value_serializer="raw", acks=False) for n in add}
+        conductor._topics = kept | added  # noqa: SLF001
+        topics = frozenset(await conductor._update_indices())  # noqa: SLF001
+        subscription: Any = self.aiokafka._subscription  # noqa: SLF001
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(METADATA_TIMEOUT_S):
+                await self.aiokafka._client.set_topics(topics)  # noqa: SLF001
+        subscription.subscription._topics = topics  # noqa: SLF001
+        self.rejoin()
 
     @property
     def was_replaced(self) -> bool:

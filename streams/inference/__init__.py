@@ -8,7 +8,7 @@ from inferd.streams.inference.kernels import kernels_fault, kernels_in_use, use_
 from inferd.streams.inference.loading import load_model, load_runtime
 from inferd.streams.inference.manifest_features import complete_file
 from inferd.streams.inference.manifests import manifest_of, reconcile
-from inferd.streams.inference.micro_batch import Group, internal_error
+from inferd.streams.inference.micro_batch import Group, MicroBatch, internal_error
 from inferd.streams.inference.model_format import ModelFile, ModelFormat
 from inferd.streams.inference.needed_versions import NeededVersions
 from inferd.streams.inference.outcome import CACHE_HIT, CACHE_MISS, Outcome
@@ -28,7 +28,7 @@ from inferd.streams.inference.registry import (
 )
 from inferd.streams.inference.row_by_row import is_equal_alone, scores_batches
 from inferd.streams.inference.runtime import Arrays, ModelRuntime, accelerated, label_codes
-from inferd.streams.inference.scoring import UNDECODABLE, Scorer
+from inferd.streams.inference.scoring import UNDECODABLE, OnStep, Scorer
 from inferd.streams.inference.trial_limits import DEFAULT_TRIAL_LIMITS, TrialLimits
 from inferd.streams.inference.user_code import Ask, AskRows, PinnedModelId, plain_value
 from inferd.streams.inference.work import Record, Work, halve
@@ -46,11 +46,13 @@ __all__ = [
     "Group",
     "Inputs",
     "Matrix",
+    "MicroBatch",
     "ModelCatalog",
     "ModelFile",
     "ModelFormat",
     "ModelRuntime",
     "NeededVersions",
+    "OnStep",
     "Outcome",
     "OwnRuntime",
     "PinnedModelId",

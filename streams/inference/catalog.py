@@ -165,6 +165,10 @@ class ModelCatalog:
         alias = self._aliases.get(reference.name, {}).get(reference.alias or CHAMPION)
         return alias is not None and alias.split is not None
 
+    def split_numbers(self, reference: ModelReference) -> list[int]:
+        """The version numbers of the split, if `splits(reference)`."""
+        return sorted(shares(self._aliases[reference.name][reference.alias or CHAMPION]))
+
     def split_versions(self, reference: ModelReference, routing_keys: Iterable[bytes]) -> list[int]:
         """The version number for each routing key, if `splits(reference)`."""
         split = self._aliases[reference.name][reference.alias or CHAMPION].split or []

@@ -181,8 +181,11 @@ class MicroBatch:
         self._limits = limits
         self._partitions = [partition for partition, _ in work]
         self._starts = list(accumulate((len(records) for _, records in work), initial=0))
-        self._values: list[bytes] = [b""] * len(self.records)
-        self._failures: dict[int, ModelServingError] = {}
+        self.values: list[bytes] = [b""] * len(self.records)
+        """The encoded result of each record."""
+        self.failures: dict[int, ModelServingError] = {}
+        self.unready: dict[int, str] = {}
+        """Records that cannot be scored yet, and why."""
         self._asked: dict[int, str] = {}
         self._faults: list[Exception] = []
         self._by_key: dict[Hashable, Group] = {}
@@ -225,13 +228,13 @@ class MicroBatch:
     def fail(self, index: int, error: ModelServingError, request_id: str | None, model_id: str | None) -> None:
         """Sets a typed error as the result of record `index`."""
         failure = Failure.of(error, self.id_of(index, request_id), model_id)
-        self._failures[index] = error
+        self.failures[index] = error
         if model_id is not None:
             self._asked[index] = model_id
-        self._values[index] = encode_result(failure, self.headers_of(index).codec)
+        self.values[index] = encode_result(failure, self.headers_of(index).codec)
 
     def has_failed(self, index: int) -> bool:
-        return index in self._failures
+        return index in self.failures
 
     def fault(self, fault: Exception) -> None:
         """Records an exception that was not caused by a record."""
@@ -261,7 +264,7 @@ class MicroBatch:
         """The outcome, with one encoded result per record. All groups must have been scored."""
         for group in self.groups:
             if not group.finish(self):
-                self._finish_group(group)
+                self.finish_group(group)
         replies = {index: self._reply(index, exchange) for index, exchange in self._exchanges.items()}
         counts: dict[tuple[str, int], tuple[int, int]] = {}
         for group in self.groups:
@@ -270,19 +273,19 @@ class MicroBatch:
             counts[manifest.model_id, manifest.version] = (requests + len(group.indexes), rows + group.rows)
         changes = {number: list(changed.items()) for number, changed in self._changes.items()}
         return Outcome(
-            self._values, self.headers, self._failures, self.rows, self._faults, counts, changes, self._marks(),
-            self._asked, replies,
+            self.values, self.headers, self.failures, self.rows, self._faults, counts, changes, self._marks(),
+            self._asked, replies, self.unready,
         )  # fmt: skip
 
     def _reply(self, index: int, exchange: Exchange) -> Reply:
         """Replaces the result of a record in another protocol by the answer in kind."""
-        answer = exchange.answer(self._values[index])
-        if len(answer.value) > self._limits.result_bytes_max and index not in self._failures:
-            request_id, model_id = result_identity(self._values[index], exchange.codec)
+        answer = exchange.answer(self.values[index])
+        if len(answer.value) > self._limits.result_bytes_max and index not in self.failures:
+            request_id, model_id = result_identity(self.values[index], exchange.codec)
             self.fail(index, self._too_large(len(answer.value)), request_id, model_id)
-            answer = exchange.answer(self._values[index])
-        reply = Reply(exchange, self._values[index], answer.headers)
-        self._values[index] = answer.value
+            answer = exchange.answer(self.values[index])
+        reply = Reply(exchange, self.values[index], answer.headers)
+        self.values[index] = answer.value
         return reply
 
     def _marks(self) -> bytes:
@@ -297,7 +300,7 @@ class MicroBatch:
                 found = group.lookup.found
                 hits = found if group.one_row_each else [found[rows].all() for rows in group.spans()]
                 marks[np.array(group.indexes)[hits]] = CACHE_HIT
-        marks[list(self._failures)] = 0
+        marks[list(self.failures)] = 0
         return marks.tobytes()
 
     def _fill(self, lookup: RowLookup, unfit: NDArray[np.bool_] | None) -> None:
@@ -311,13 +314,14 @@ class MicroBatch:
 
     def put(self, group: Group, place: int, result: bytes) -> None:
         """Sets the result of request `place` of the group; an error instead if the result is too large."""
-        self._values[group.indexes[place]] = result
+        self.values[group.indexes[place]] = result
         if len(result) > self._limits.result_bytes_max:
             self._check_batch_size(group, place, len(result))
 
-    def _finish_group(self, group: Group) -> None:
+    def finish_group(self, group: Group) -> None:
+        """Sets the results of a group that was scored, and adds its rows to the cache."""
         for single in group.alone:
-            self._finish_group(single)
+            self.finish_group(single)
         if group.alone:
             return
         if group.fault is not None:
@@ -330,18 +334,22 @@ class MicroBatch:
         unfit = group.model.postprocessor.check(group.arrays)
         if group.lookup is not None:
             self._fill(group.lookup, unfit)
-        columns = group.model.postprocessor.columns(group.arrays, group.outputs)
+        self.place(group, group.model.postprocessor.columns(group.arrays, group.outputs), unfit)
+
+    def place(self, group: Group, columns: dict[Output, list[Any]], unfit: NDArray[np.bool_] | None) -> None:
+        """Sets the results of a group. `columns`: by output, the values of all rows; `unfit`: bool (rows,), the rows
+        with an output that is not finite; None if there are none."""
         template = ResultTemplate(group.model.manifest, group.outputs, group.codec)
         if unfit is None and len(group.outputs) == 1 and group.rows == len(group.indexes) and all(group.singles):
             results = template.render_column(group.ids, columns[group.outputs[0]])
             for place, (index, result) in enumerate(zip(group.indexes, results, strict=True)):
-                self._values[index] = result
+                self.values[index] = result
                 if len(result) > self._limits.result_bytes_max:
                     self._check_batch_size(group, place, len(result))
         else:
-            self._place(group, template, columns, unfit)
+            self._place_rows(group, template, columns, unfit)
 
-    def _place(self, group: Group, template: ResultTemplate, columns: dict[Output, list[Any]], unfit: Any) -> None:
+    def _place_rows(self, group: Group, template: ResultTemplate, columns: dict[Output, list[Any]], unfit: Any) -> None:
         for place, rows in enumerate(group.spans()):
             if (index := group.indexes[place]) in self.row_errors:
                 parts = [columns[output][rows] for output in group.outputs]
@@ -371,7 +379,7 @@ class MicroBatch:
         columns, errors = self.row_errors[index].columns(outputs, parts, unfit)
         manifest = model.manifest
         prediction = Prediction(request_id, manifest.model_id, manifest.version, manifest.sha256, columns, errors)
-        result = self._values[index] = encode_result(prediction, self.headers_of(index).codec)
+        result = self.values[index] = encode_result(prediction, self.headers_of(index).codec)
         if len(result) > self._limits.result_bytes_max:
             self.fail(index, self._too_large(len(result)), request_id, manifest.model_id)
 

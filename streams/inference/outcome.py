@@ -51,6 +51,8 @@ class Outcome:
     """The model reference of failed records, if it could be decoded."""
     replies: dict[int, Reply] = field(default_factory=dict)
     """The answers to requests in other protocols, by record index."""
+    unready: dict[int, str] = field(default_factory=dict)
+    """Records that cannot be scored yet, and why: they are processed again later."""
 
     def __add__(self, other: Outcome) -> Outcome:
         """The outcome of this micro-batch's records followed by those of `other`."""
@@ -70,6 +72,7 @@ class Outcome:
             _joined_marks(self, other),
             self.asked | {shift + index: model_id for index, model_id in other.asked.items()},
             self.replies | {shift + index: reply for index, reply in other.replies.items()},
+            self.unready | {shift + index: why for index, why in other.unready.items()},
         )
 
 

@@ -114,6 +114,9 @@ class ChunkProcessor:
         for owner in range(self._partitions):
             yield TopicPartition(self._topics.name("job-results"), owner)
 
+    def start(self, number: int) -> int | None:
+        return None
+
     def records_max(self) -> int:
         return RECORDS_MAX
 

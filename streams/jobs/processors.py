@@ -152,6 +152,7 @@ class _JobProcessor:
     """Shared by the two processors."""
 
     kind: Kind = "jobs"
+
     waits = False
 
     def __init__(self, context: JobContext, stream: Stream) -> None:
@@ -162,6 +163,9 @@ class _JobProcessor:
         self._context = context
         self._owned = context.owned
         self._dead_letters = DeadLetters(context.topics.name("dead-letters"), context.worker_id, context.destinations)
+
+    def start(self, number: int) -> int | None:
+        return None
 
     def unit(self, number: int) -> Hashable:
         return (self.tenant, "jobs", number)

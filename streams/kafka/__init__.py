@@ -14,6 +14,7 @@ from inferd.streams.kafka.record_batches import UnreadableLogError, install_batc
 from inferd.streams.kafka.retention_gaps import RetentionGaps
 from inferd.streams.kafka.rights import (
     ALL,
+    Operation,
     Right,
     describe_missing,
     describe_rights,
@@ -52,6 +53,7 @@ __all__ = [
     "UNCHECKED",
     "Destinations",
     "KnownTopics",
+    "Operation",
     "Outgoing",
     "RetentionGaps",
     "Right",

@@ -24,7 +24,8 @@ from inferd.streams.kafka.topic_checks import TopicState
 
 log = structlog.get_logger(__name__)
 
-Describe = Callable[[], Awaitable[Sequence[TopicState]]]
+Describe = Callable[[Collection[str]], Awaitable[Sequence[TopicState]]]
+"""Describes the topics of a worker and those of the argument."""
 UNBOUNDED = 2**31 - 1
 LOOK_AGAIN_S, LOOK_SOON_S = 60.0, 5.0
 """Maximum age of the descriptions: usually, and while a reply topic is unusable."""
@@ -118,6 +119,8 @@ class Destinations:
     ) -> None:
         """`states`: the topics as they are now; `describe` reads them again; `clock`: seconds."""
         self.reply_to = frozenset(reply_to)
+        self.sinks: frozenset[str] = frozenset()
+        """Sinks of routes."""
         self._describe = describe
         self._clock = clock
         self._destinations: Mapping[str, Destination] = {state.name: Destination.of(state) for state in states}
@@ -139,9 +142,10 @@ class Destinations:
         size, allowed = record_bytes(*outgoing), self.bytes_max(topic)
         if size <= allowed:
             return None
+        remedy = "raise that setting" if topic in self.sinks else "ask for fewer rows or outputs, or raise that setting"
         return TooLargeError(
             f"the result has {size} bytes with its key and headers, and {topic} accepts {allowed} (max.message.bytes): "
-            "ask for fewer rows or outputs, or raise that setting"
+            + remedy
         )
 
     def unusable(self, topics: Collection[str]) -> str | None:
@@ -165,10 +169,12 @@ class Destinations:
     def outdated(self) -> bool:
         """Whether to describe the topics again: soon if a reply topic is unusable, or if batches are small."""
         small = any(
-            each.bytes_max < SMALL_BYTES and name not in self.reply_to for name, each in self._destinations.items()
+            each.bytes_max < SMALL_BYTES and name not in self.reply_to | self.sinks
+            for name, each in self._destinations.items()
         )
-        most = LOOK_SOON_S if small or self.unusable(self.reply_to) else LOOK_AGAIN_S
-        return (small or bool(self.reply_to)) and self._clock() - self._looked_at > most
+        missing = any(self[name].partitions == 0 for name in self.sinks)
+        most = LOOK_SOON_S if small or missing or self.unusable(self.reply_to) else LOOK_AGAIN_S
+        return (small or bool(self.reply_to or self.sinks)) and self._clock() - self._looked_at > most
 
     async def refresh(self) -> None:
         """Describes the topics again; keeps the previous descriptions if no broker answers in time."""
@@ -177,7 +183,7 @@ class Destinations:
         self._looked_at = self._clock()
         with suppress(KafkaError, OSError, TimeoutError):
             async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
-                states = await self._describe()
+                states = await self._describe(self.sinks)
             self._destinations = {**self._destinations, **{state.name: Destination.of(state) for state in states}}
 
     async def learn(self, error: BaseException, replied_to: Collection[str]) -> None:

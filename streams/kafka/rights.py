@@ -34,14 +34,15 @@ READ_AND_WRITTEN: dict[Stream, tuple[tuple[Operation, ...], tuple[Stream, ...]]]
     "job-status": (("WRITE",), JOBS),
     "models": (("READ",), ()),
     "model-artifacts": (("READ",), ()),
+    "routes": (("READ",), ()),
 }
 """By topic: the operations of a worker, and the tenant's topics that it cannot process without them."""
 CHANGELOGS: dict[TableName, tuple[Stream, ...]] = {"predictions": REQUESTS, "jobs": JOBS}
 CHANGELOG_OPERATIONS: tuple[Operation, ...] = ("DESCRIBE", "READ", "WRITE")
 TRANSACTIONAL: dict[Guarantee, tuple[Stream, ...]] = {"at_least_once": JOBS[:1], "exactly_once": (*REQUESTS, JOBS[0])}
 """Topics processed in transactions; all topics of jobs share the transactional ids of `jobs`."""
-OVER_HTTP: tuple[Stream, ...] = ("jobs", "models", "model-artifacts")
-"""Topics written for HTTP callers: submitted jobs and deployed models."""
+OVER_HTTP: tuple[Stream, ...] = ("jobs", "models", "model-artifacts", "routes")
+"""Topics written for HTTP callers: submitted jobs, deployed models and routes."""
 NAMED_MAX, COMMANDS_MAX = 6, 3
 """Maximum resources and commands in one message."""
 

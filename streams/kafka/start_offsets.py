@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -60,15 +60,17 @@ def position_of(committed: int | None, beginning: int, end: int, reset: Reset) -
 
 
 async def read_positions(
-    consumer: AIOKafkaConsumer, tps: Collection[TopicPartition], reset: Reset, topics: KnownTopics
+    consumer: AIOKafkaConsumer, first: Mapping[TopicPartition, int | None], reset: Reset, topics: KnownTopics
 ) -> dict[TopicPartition, Position]:
-    """Start positions of `tps`, read from the broker now, after the fence.
+    """Start positions of partitions, read from the broker now, after the fence.
+
+    `first`: by partition, the first offset if none is committed; None: by `reset`.
 
     An offset committed for a deleted topic of the same name is ignored. `reset` applies to logs that existed when the
     worker started; newer logs are read from their beginning. Raises `PastTheEndError` with partition and remedy, and
     other `KafkaError`s if the broker does not answer.
     """
-    asked = list(tps)
+    asked = list(first)
     # `consumer.committed` returns the offset without its metadata.
     coordinator: Any = consumer._coordinator  # noqa: SLF001
     committed = await coordinator.fetch_committed_offsets(asked)
@@ -82,6 +84,9 @@ async def read_positions(
             offset, reset_here = None, "earliest"
         else:
             reset_here = "earliest" if topics.is_new(tp) else reset
+            if offset is None and (start := first[tp]) is not None:
+                # The log is shorter than it was: the topic was created again since.
+                offset, reset_here = (start, reset) if start <= ends[tp] else (None, "earliest")
         positions[tp] = _position(tp, offset, beginnings[tp], ends[tp], reset_here)
     for tp, position in positions.items():
         if position.missing:

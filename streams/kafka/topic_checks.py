@@ -15,12 +15,14 @@ from inferd.streams.jobs.state import state_bytes_max
 from inferd.streams.kafka.changelogs import TABLE_NAMES, changelog_config, changelog_name
 from inferd.streams.settings import StreamSettings, TopicSettings
 
-Role = Stream | Literal["changelog", "reply-to"]
-"""A tenant's stream, the changelog of one of its tables, or a user topic for replies."""
+Role = Stream | Literal["changelog", "reply-to", "sink"]
+"""A tenant's stream, the changelog of one of its tables, a user topic for replies, or the sink of a route."""
 JOB_STREAMS: tuple[Stream, ...] = ("jobs", "job-chunks", "job-results")
-SINGLE: frozenset[Role] = frozenset({"models", "model-artifacts"})
+FOREIGN: frozenset[Role] = frozenset({"reply-to", "sink"})
+"""Topics of others, which are never created and may have any settings."""
+SINGLE: frozenset[Role] = frozenset({"models", "model-artifacts", "routes"})
 """Read completely and in order by every worker."""
-COMPACTED: frozenset[Role] = frozenset({"models", "model-artifacts", "job-status"})
+COMPACTED: frozenset[Role] = frozenset({"models", "model-artifacts", "routes", "job-status"})
 BYTES_MAX_DEFAULT = 1_048_588
 """Kafka's own default of `max.message.bytes`."""
 OTHER_BYTES = 8_192
@@ -108,6 +110,11 @@ def reply_specs(settings: StreamSettings) -> list[TopicSpec]:
     return [TopicSpec(name, "reply-to", 0, 0) for name in dict.fromkeys(settings.reply_to_allowed) if name not in own]
 
 
+def sink_specs(names: Iterable[str]) -> list[TopicSpec]:
+    """Sinks of routes; they are never created."""
+    return [TopicSpec(name, "sink", 0, 0) for name in sorted(names)]
+
+
 def _spec(topics: TenantTopics, stream: Stream, settings: TopicSettings, limits: Limits) -> TopicSpec:
     config = {"cleanup.policy": "compact"}
     if stream not in COMPACTED:
@@ -137,6 +144,7 @@ _BYTES_MAX: Mapping[Stream, Callable[[Limits], int]] = {
     "job-status": lambda _: LABELS_BYTES_MAX + STATUS_BYTES_MAX + OTHER_BYTES,
     "models": lambda limits: limits.manifest_bytes_max + OTHER_BYTES,
     "model-artifacts": lambda limits: limits.artifact_part_bytes_max + OTHER_BYTES,
+    "routes": lambda limits: limits.manifest_bytes_max + OTHER_BYTES,
 }
 _SETTINGS: Mapping[Role, str] = {
     "requests": "INFERD_MESSAGE_BYTES_MAX",
@@ -156,8 +164,8 @@ def checked(specs: Sequence[TopicSpec], states: Sequence[TopicState], servers: s
     common = _Common(
         servers=servers,
         counts={state.name: state.partitions for _, state in there},
-        partitions=_only({s.partitions for spec, s in there if spec.stream not in {*SINGLE, "reply-to"}}),
-        replication=_only({s.replication for spec, s in there if spec.stream != "reply-to"}),
+        partitions=_only({s.partitions for spec, s in there if spec.stream not in SINGLE | FOREIGN}),
+        replication=_only({s.replication for spec, s in there if spec.stream not in FOREIGN}),
         retention_ms=_only({_retention_ms(s) for spec, s in there if spec.config.get("cleanup.policy") == "delete"}),
     )
     return [
@@ -186,7 +194,7 @@ def _only(values: set[int]) -> int | None:
 def _problems(spec: TopicSpec, state: TopicState, common: _Common) -> Iterable[str]:
     if state.partitions == 0:
         yield _missing(spec)
-    elif spec.stream != "reply-to":
+    elif spec.stream not in FOREIGN:
         yield from _wrong_partitions(spec, state, common)
         yield from _wrong_replication(spec, state, common)
         yield from _wrong_policy(spec, state, common)
@@ -197,6 +205,8 @@ def _problems(spec: TopicSpec, state: TopicState, common: _Common) -> Iterable[s
 def _missing(spec: TopicSpec) -> str:
     if spec.stream == "reply-to":
         return f"topic {spec.name} of INFERD_REPLY_TO_ALLOWED does not exist: create it, or take it off that list"
+    if spec.stream == "sink":
+        return f"topic {spec.name}, the sink of a route, does not exist: create it"
     return f"topic {spec.name} does not exist: run `inferd topics create`, or set INFERD_TOPICS_CREATE=true"
 
 
@@ -209,7 +219,10 @@ def _wrong_partitions(spec: TopicSpec, state: TopicState, common: _Common) -> It
     have, name = state.partitions, state.name
     wanted = max(spec.partitions, common.counts.get(spec.follows, 0))
     facts = f"topic {name} has {have} partitions"
-    if spec.stream in SINGLE:
+    if spec.stream == "routes":
+        if have != 1:
+            yield f"{facts} and must have 1: create the routes again after it was deleted and created with 1"
+    elif spec.stream in SINGLE:
         if have != 1:
             yield (
                 f"{facts} and must have 1, and Kafka cannot take partitions away: set INFERD_NAMESPACE to another name,"
@@ -274,6 +287,8 @@ def _loss(spec: TopicSpec) -> str:
         return "records with equal keys are lost"
     if spec.stream == "changelog":
         return "entries of its table are lost, or never go"
+    if spec.stream == "routes":
+        return "routes are lost with time"
     return "deploys are lost with time" if spec.stream in SINGLE else "statuses are lost with time"
 
 

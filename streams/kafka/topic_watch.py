@@ -58,9 +58,16 @@ class TopicWatch:
         self._client: AIOKafkaClient | None = None
         self._turn = asyncio.Lock()
         self._topics: dict[str, TopicMetadata | None] = {}
+        self._others: frozenset[str] = frozenset()
+        """Topics of others: one that does not exist is no problem of the worker."""
         self._ids: dict[str, str] = {}
         self._first: dict[str, int] = {}
         """Initial partition count by topic; 0 once it was deleted."""
+
+    def watch(self, names: Collection[str]) -> None:
+        """Also watches these topics, which need not exist."""
+        self._names |= frozenset(names)
+        self._others |= frozenset(names)
 
     async def refresh(self) -> None:
         """Like `KnownTopics.refresh`."""
@@ -95,6 +102,11 @@ class TopicWatch:
         """Like `KnownTopics.is_new`."""
         return tp.partition >= self._first.get(tp.topic, tp.partition + 1)
 
+    def partitions_of(self, topic: str) -> int:
+        """Partition count of a topic; 0 if it does not exist, or has not been looked at."""
+        now = self._topics.get(topic)
+        return 0 if now is None else now.partitions
+
     @property
     def partitions(self) -> Mapping[str, int]:
         """Partition count by topic; 0 if it does not exist."""
@@ -103,7 +115,7 @@ class TopicWatch:
     @property
     def missing(self) -> list[str]:
         """Topics that do not exist."""
-        return sorted(name for name, now in self._topics.items() if now is None)
+        return sorted(name for name, now in self._topics.items() if now is None and name not in self._others)
 
     def unowned_reasons(
         self, topics: Collection[str], assigned: Collection[TopicPartition], partitions_max: Mapping[str, int]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from inferd.streams.kafka.topic_checks import (
     TopicState,
     checked,
     reply_specs,
+    sink_specs,
     topic_specs,
 )
 from inferd.streams.settings import StreamSettings
@@ -40,13 +41,14 @@ VISIBLE_WITHIN_S = 5.0
 LOOK_AGAIN_S = 0.1
 
 
-async def describe_topics(settings: StreamSettings) -> list[TopicState]:
-    """The state of every topic of the settings, with its problems: tenants' topics first, then reply topics.
+async def describe_topics(settings: StreamSettings, sinks: Collection[str] = ()) -> list[TopicState]:
+    """The state of every topic of the settings, with its problems: tenants' topics first, then reply topics and sinks.
 
     Raises `KafkaError` if the broker does not answer.
     """
     async with _Admin(settings.connection) as admin:
-        return await _states(admin, [*topic_specs(settings), *reply_specs(settings)], settings.connection)
+        specs = [*topic_specs(settings), *reply_specs(settings), *sink_specs(sinks)]
+        return await _states(admin, specs, settings.connection)
 
 
 async def ensure_topics(settings: StreamSettings) -> list[TopicState]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 
 import structlog
 from aiokafka import TopicPartition
@@ -57,6 +57,8 @@ class Takeover:
         self._topics = context.topics
         self._guarantee = guarantee
         self._restore = restore
+        self._units: Mapping[str, list[str]] = {}
+        self.update()
 
     async def run(self, plan: TakeoverPlan) -> None:
         """Calls `plan.opened` with those of `plan.tps` that can be served, ready to be fetched.
@@ -88,8 +90,9 @@ class Takeover:
         await self._guarantee.fence({tp: self._outputs(tp) for tp in plan.partitions})
 
     async def _start(self, plan: TakeoverPlan) -> None:
+        first = {tp: self._processors[tp.topic].start(tp.partition) for tp in plan.partitions}
         positions = await read_positions(
-            self._context.group.consumer, plan.partitions, self._context.settings.group.offset_reset, self._topics
+            self._context.group.consumer, first, self._context.settings.group.offset_reset, self._topics
         )  # fmt: skip
         ids = {tp: self._topic_ids(tp) for tp in plan.partitions}
         starts = {
@@ -146,10 +149,10 @@ class Takeover:
         """Partitions that share state with this one and must be owned by the same worker."""
         return {TopicPartition(topic, tp.partition) for topic in self._units[tp.topic]}
 
-    @cached_property
-    def _units(self) -> Mapping[str, list[str]]:
+    def update(self) -> None:
+        """Follows a change of the processors."""
         units = {topic: processor.unit(0) for topic, processor in self._processors.items()}
-        return {topic: [other for other in units if units[other] == unit] for topic, unit in units.items()}
+        self._units = {topic: [other for other in units if units[other] == unit] for topic, unit in units.items()}
 
     def _outputs(self, tp: TopicPartition) -> set[TopicPartition]:
         processor = self._processors[tp.topic]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
 import structlog
@@ -53,8 +53,10 @@ class AtLeastOnce:
         on_failed: OnFailed,
         on_crash: OnCrash,
         destinations: Destinations = UNCHECKED,
+        tenant_of: Callable[[str], str] = tenant_of_topic,
     ) -> None:
-        """`on_crash` is called with exceptions of acknowledgement callbacks; `destinations`: what topics accept."""
+        """`on_crash` is called with exceptions of acknowledgement callbacks; `destinations`: what topics accept;
+        `tenant_of`: the tenant (or route) of a topic that is consumed."""
         self._options = producer_options(settings)
         self._start_timeout_s = settings.group.request_timeout_s
         self._measures = measures
@@ -62,19 +64,20 @@ class AtLeastOnce:
         self._on_failed = on_failed
         self._on_crash = on_crash
         self._bytes_max = destinations.bytes_max
+        self._tenant_of = tenant_of
         self._producers: dict[str, AIOKafkaProducer] = {}
         """By tenant."""
         self._committing = asyncio.Lock()
 
     async def fence(self, outputs: Outputs) -> None:
         """Opens producers; results may repeat, so there is nothing to fence."""
-        await all_of(map(self._open, _tenants(outputs) - self._producers.keys()))
+        await all_of(map(self._open, self._tenants(outputs) - self._producers.keys()))
 
     async def _open(self, tenant: str) -> None:
         self._producers[tenant] = await open_producer(self._options, self._start_timeout_s)
 
     async def publish(self, partition: Partition, output: OutputBatch, timestamp_ms: int) -> None:
-        producer = self._producers.get(tenant_of_topic(partition.tp.topic))
+        producer = self._producers.get(self._tenant_of(partition.tp.topic))
         if producer is None:
             raise ConnectionError("there is no producer")
         batch = partition.start_publishing(output)
@@ -173,19 +176,18 @@ class AtLeastOnce:
 
     async def discard(self, tps: Collection[TopicPartition]) -> None:
         """Closes the producers: after a failed batch, one may refuse every later batch."""
-        await self._close(_tenants(tps))
+        await self._close(self._tenants(tps))
 
     async def close(self) -> None:
         """Closes every producer."""
         await self._close({*self._producers})
 
+    def _tenants(self, tps: Iterable[TopicPartition]) -> set[str]:
+        return {self._tenant_of(tp.topic) for tp in tps}
+
     async def _close(self, tenants: Collection[str]) -> None:
         producers = [self._producers.pop(tenant) for tenant in tenants if tenant in self._producers]
         await asyncio.gather(*map(close_producer, producers))
-
-
-def _tenants(tps: Iterable[TopicPartition]) -> set[str]:
-    return {tenant_of_topic(tp.topic) for tp in tps}
 
 
 async def _all_acknowledged(futures: Collection[asyncio.Future[RecordMetadata]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -42,7 +42,7 @@ class LaneContext:
     """Settings, dependencies, and shared state of a lane."""
 
     settings: StreamSettings
-    processors: Mapping[str, Processor]
+    processors: dict[str, Processor]
     """By topic."""
     group: Group
     topics: KnownTopics
@@ -57,7 +57,7 @@ class LaneContext:
     """Unix seconds."""
     partitions: OwnedPartitions = field(init=False)
     tasks: BackgroundTasks = field(init=False)
-    faults: Mapping[str, Faults] = field(init=False)
+    faults: dict[str, Faults] = field(init=False)
     """By tenant; the empty name has those that concern all tenants."""
     progress: Progress = field(init=False, default_factory=Progress)
     room: asyncio.Event = field(init=False, default_factory=asyncio.Event)
@@ -68,9 +68,16 @@ class LaneContext:
     def __post_init__(self) -> None:
         self.partitions = OwnedPartitions(self.processors)
         self.tasks = BackgroundTasks(self.on_crash)
+        self.faults = {}
+        self.update()
+
+    def update(self) -> None:
+        """Follows a change of `processors`."""
+        self.partitions.update()
+        tenants = {ALL_TENANTS, *self.partitions.tenants}
         self.faults = {
-            tenant: Faults(self.settings.group.request_timeout_s, self.on_denied)
-            for tenant in (ALL_TENANTS, *self.partitions.tenants)
+            tenant: self.faults.get(tenant) or Faults(self.settings.group.request_timeout_s, self.on_denied)
+            for tenant in tenants
         }
 
     def now_ms(self) -> int:

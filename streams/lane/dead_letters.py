@@ -53,10 +53,17 @@ class DeadLetters:
     worker_id: str
     destinations: Destinations
 
-    def add(self, output: OutputBatch, record: Record, tp: TopicPartition, error: ModelServingError) -> None:
-        """Adds the dead letter of a rejected record to `output`, for the same partition number."""
+    def add(
+        self,
+        output: OutputBatch,
+        record: Record,
+        tp: TopicPartition,
+        error: ModelServingError,
+        partition: int | None = None,
+    ) -> None:
+        """Adds the dead letter of a rejected record of `tp` to `output`, for `partition` (default: the same number)."""
         letter = dead_letter_of(record, tp, error, self.worker_id)
         outgoing = outgoing_of(letter, self.destinations.bytes_max(self.topic))
         output.tally.dead_letters += 1
         output.tally.bytes_out += len(outgoing[1] or b"")
-        output.add(self.topic, tp.partition, outgoing)
+        output.add(self.topic, tp.partition if partition is None else partition, outgoing)

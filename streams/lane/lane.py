@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import structlog
 from aiokafka import TopicPartition
@@ -29,6 +29,7 @@ from inferd.streams.lane.turns import JobsShare, Turns
 from inferd.streams.lane.watchers import IdleWatcher, commit_regularly, watch_destinations, watch_gaps
 from inferd.streams.lane.worker import Worker
 from inferd.streams.state import Restore
+from inferd.streams.tasks import cancelled
 from inferd.streams.telemetry import TenantSnapshot
 
 log = structlog.get_logger(__name__)
@@ -49,27 +50,34 @@ class Lane:
         self._progress = context.progress
         self._restore = Restore(context.settings, self._progress.advance)
         self._publisher = Publisher(context, make_guarantee, self._failed)
-        takeover = Takeover(context, self._publisher.guarantee, self._restore)
-        self._ownership = Ownership(context, self._publisher, takeover)
-        self._workers = self._make_workers()
+        self._takeover = Takeover(context, self._publisher.guarantee, self._restore)
+        self._ownership = Ownership(context, self._publisher, self._takeover)
+        self._turns, self._jobs_share = Turns(), JobsShare(self._settings.jobs_share)
+        self._workers: dict[str, Worker] = {}
         """By topic."""
+        self._running: dict[Worker, asyncio.Task[None]] = {}
+        self._started = False
+        self._add_workers(self._processors.values())
         self._progress.listen(self._on_progress)
         self._gaps = RetentionGaps()
         self._unreadable: dict[TopicPartition, tuple[str, float]] = {}
         """Partitions whose log cannot be read further: the reason, and when to retry."""
         self._draining = False
 
-    def _make_workers(self) -> Mapping[str, Worker]:
+    def _add_workers(self, added: Iterable[Processor]) -> None:
         """A worker for the topics of each tenant and kind."""
-        turns, jobs_share = Turns(), JobsShare(self._settings.jobs_share)
-        by_key: dict[tuple[str, Kind], list[Processor]] = {}
-        for processor in self._processors.values():
-            by_key.setdefault((processor.tenant, processor.kind), []).append(processor)
-        workers = [
-            Worker(self._context, processors, self._publisher, turns, jobs_share, self._stopped)
-            for processors in by_key.values()
-        ]  # fmt: skip
-        return {topic: worker for worker in workers for topic in worker.topics}
+        by_key: dict[tuple[str, Kind, str], list[Processor]] = {}
+        for processor in added:
+            # Topics of a route come and go one by one.
+            apart = processor.topic if processor.kind == "routes" else ""
+            by_key.setdefault((processor.tenant, processor.kind, apart), []).append(processor)
+        for processors in by_key.values():
+            worker = Worker(
+                self._context, processors, self._publisher, self._turns, self._jobs_share, self._stopped
+            )  # fmt: skip
+            self._workers |= dict.fromkeys(worker.topics, worker)
+            if self._started:
+                self._running[worker] = self._context.tasks.start(worker.run())
 
     # ------------------------------------------------------------------ lifecycle
 
@@ -81,9 +89,34 @@ class Lane:
             watch_gaps(self._gaps, self._context.group, self.measures),
             watch_destinations(self._context.destinations, self._partitions, self._failed),
             idle.run(),
-            *(worker.run() for worker in set(self._workers.values())),
         ]
+        self._started = True
+        self._running = {worker: self._context.tasks.start(worker.run()) for worker in {*self._workers.values()}}
         await asyncio.wait([self._context.tasks.start(task) for task in running], return_when=asyncio.FIRST_COMPLETED)
+
+    def add(self, processors: Collection[Processor]) -> None:
+        """Adds topics of routes, whose partitions a later rebalance assigns."""
+        self._processors |= {processor.topic: processor for processor in processors}
+        self._context.update()
+        self._takeover.update()
+        self._add_workers(processors)
+
+    async def remove(self, topics: Collection[str]) -> None:
+        """Removes topics of routes whose partitions are not assigned any more."""
+        await self._publisher.guarantee.discard(
+            [TopicPartition(topic, 0) for topic in topics if self._is_last(topic, topics)]
+        )
+        workers = {self._workers.pop(topic) for topic in topics}
+        await cancelled([self._running.pop(worker) for worker in workers if worker in self._running])
+        for topic in topics:
+            del self._processors[topic]
+        self._context.update()
+        self._takeover.update()
+
+    def _is_last(self, topic: str, removed: Collection[str]) -> bool:
+        """Whether no other topic of the same route is left."""
+        tenant = self._processors[topic].tenant
+        return all(each.tenant != tenant or each.topic in removed for each in self._processors.values())
 
     async def acquire(self, tps: Iterable[TopicPartition]) -> None:
         """Takes over assigned partitions; returns when they are open, or after a timeout."""
@@ -181,6 +214,11 @@ class Lane:
     def topics(self) -> frozenset[str]:
         return frozenset(self._processors)
 
+    @property
+    def kinds(self) -> Mapping[str, Kind]:
+        """The kind of the records of each topic."""
+        return {topic: processor.kind for topic, processor in self._processors.items()}
+
     def full(self, tps: set[TopicPartition]) -> set[TopicPartition]:
         """Lane partitions that must not be fetched now: not owned, or without room."""
         ours = {tp for tp in tps if tp.topic in self._processors}
@@ -247,8 +285,11 @@ class Lane:
 
     def _on_progress(self, partition: Partition | None) -> None:
         """Wakes the worker of a partition (None: all workers), and those that wait for in-flight bytes."""
-        for worker in self._workers.values() if partition is None else (self._workers[partition.tp.topic],):
-            worker.wake()
+        if partition is None:
+            for worker in self._workers.values():
+                worker.wake()
+        elif (concerned := self._workers.get(partition.tp.topic)) is not None:
+            concerned.wake()
         while self._context.blocked:
             self._context.blocked.pop().set()
         self._context.room.set()

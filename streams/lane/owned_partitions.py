@@ -18,11 +18,17 @@ class OwnedPartitions(Mapping[TopicPartition, Partition]):
     def __init__(self, processors: Mapping[str, Processor]) -> None:
         """`processors` by topic."""
         self.processors = processors
-        self.tenants = frozenset(processor.tenant for processor in processors.values())
-        self.usage: Mapping[str, Usage] = {tenant: Usage() for tenant in self.tenants}
+        self.tenants: frozenset[str] = frozenset()
+        self.usage: Mapping[str, Usage] = {}
         """By tenant, of its partitions that are not closed."""
         self._owned: dict[TopicPartition, Partition] = {}
         self._by_topic: dict[str, list[Partition]] = {}
+        self.update()
+
+    def update(self) -> None:
+        """Follows a change of the processors; those that were removed own no partition any more."""
+        self.tenants = frozenset(processor.tenant for processor in self.processors.values())
+        self.usage = {tenant: self.usage.get(tenant) or Usage() for tenant in self.tenants}
 
     def __getitem__(self, tp: TopicPartition) -> Partition:
         return self._owned[tp]

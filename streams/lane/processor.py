@@ -12,8 +12,8 @@ from inferd.streams.lane.output_batch import OutputBatch
 from inferd.streams.state import LaneTable
 from inferd.streams.telemetry import TenantCounters
 
-Kind = Literal["requests", "jobs", "chunks"]
-"""Each tenant has a worker for each kind."""
+Kind = Literal["requests", "jobs", "chunks", "routes"]
+"""Each tenant has a worker for each kind, and one for each route."""
 
 Work = Sequence[tuple[TopicPartition, Records]]
 """Records of a micro-batch, all of one topic: (partition, its records in order), …"""
@@ -23,6 +23,8 @@ class Processor(Protocol):
     """One lane topic of one tenant."""
 
     tenant: str
+    """Whose records they are: a tenant, or a route of a tenant (`tenant/route`). Whatever delays or fails one does not
+    affect the others."""
     topic: str
     kind: Kind
     counters: TenantCounters
@@ -48,6 +50,9 @@ class Processor(Protocol):
         `work` may be empty if the processor `waits`. Trailing records of a part that are in no step are processed again
         later.
         """
+
+    def start(self, number: int) -> int | None:
+        """The first offset of a partition that has no committed one; None: by the setting of the group."""
 
     async def opened(self, number: int) -> None:
         """A partition is owned and its tables are restored; its records follow."""

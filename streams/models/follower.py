@@ -59,10 +59,12 @@ class ModelFollower:
         on_crash: Callable[[BaseException], None] = lambda error: None,
         on_loaded: Callable[[float], None] = lambda _seconds: None,
         on_denied: Callable[[], None] = lambda: None,
+        on_route: Callable[[str, ModelRecord], None] = lambda _tenant, _record: None,
     ) -> None:
         """`on_rejected` is called with each invalid record, and with the record of each model that fails its trial;
         `on_crash` with the unexpected exception that ended a background task; `on_loaded` with the seconds that trial
-        and loading of a version took; `on_denied` if reading from the broker fails."""
+        and loading of a version took; `on_denied` if reading from the broker fails; `on_route` with the tenant
+        and each record of `routes`, whose `InferenceError`s reject it."""
         self.catalogs = {tenant: ModelCatalog() for tenant in settings.tenants}
         self.reachable_at: float | None = None
         """When the broker last answered, on the monotonic clock."""
@@ -70,6 +72,7 @@ class ModelFollower:
         self._on_rejected = on_rejected
         self._on_crash = on_crash
         self._on_denied = on_denied
+        self._on_route = on_route
         self._wanted = frozenset(settings.tenants)
         self.loaded: frozenset[str] = frozenset()
         """Tenants whose records were read to their end, and whose models were loaded."""
@@ -196,6 +199,8 @@ class ModelFollower:
         try:
             if record.topic.endswith("model-artifacts"):
                 self._apply_part(tenant_of_topic(record.topic), record)
+            elif record.topic.endswith(".routes"):
+                self._on_route(tenant_of_topic(record.topic), record)
             else:
                 self._apply_model(tenant_of_topic(record.topic), record)
         except (InferenceError, VersionExistsError) as error:

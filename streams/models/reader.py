@@ -7,14 +7,16 @@ from collections.abc import Iterable, Mapping
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from inferd.schemas.topics import TenantTopics
+from inferd.schemas.topics import Stream, TenantTopics
 from inferd.streams.models.rejections import ModelRecord
 
 POLL_MS = 1_000
+STREAMS: tuple[Stream, ...] = ("model-artifacts", "models", "routes")
+"""Read from the beginning by every worker; the artifacts first."""
 
 
 class ModelReader:
-    """A consumer of `models` and `model-artifacts` of some tenants, each read from its beginning."""
+    """A consumer of `models`, `model-artifacts` and `routes` of some tenants, each read from its beginning."""
 
     def __init__(self, consumer: AIOKafkaConsumer, topics: Mapping[str, TenantTopics]) -> None:
         """`topics`: the topics of every tenant that may be read."""
@@ -85,7 +87,7 @@ class ModelReader:
 
 
 def _partitions(topics: TenantTopics) -> list[TopicPartition]:
-    return [TopicPartition(topics.name("model-artifacts"), 0), TopicPartition(topics.name("models"), 0)]
+    return [TopicPartition(topics.name(stream), 0) for stream in STREAMS]
 
 
 def _in_order(fetched: Mapping[TopicPartition, list[ModelRecord]]) -> Iterable[ModelRecord]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import structlog
 
-from inferd.schemas.errors import InternalError
+from inferd.schemas.errors import InternalError, ModelServingError
 from inferd.streams.inference import (
+    MicroBatch,
+    OnStep,
     Outcome,
-    Scorer,
     Work,
     halve,
 )
@@ -20,6 +22,18 @@ from inferd.streams.requests.batch_sizing import BatchSizer
 from inferd.streams.telemetry import LaneMeasures, StepTimer
 
 log = structlog.get_logger(__name__)
+
+
+class BatchScorer(Protocol):
+    """Prepares the micro-batches of one kind of record."""
+
+    def prepare(
+        self, work: Work, now_ms: int, cache: PredictionCache | None, fill_direct: int | None, on_step: OnStep
+    ) -> MicroBatch:
+        """Decodes and checks every record, and looks up its rows in the cache."""
+
+    def reject(self, work: Work, error: ModelServingError) -> Outcome:
+        """The outcome if scoring fails even for single records: `error` for each."""
 
 
 class BatchScoring:
@@ -45,7 +59,7 @@ class BatchScoring:
     async def score(
         self,
         tenant: str,
-        scorer: Scorer,
+        scorer: BatchScorer,
         work: Work,
         cache: PredictionCache | None,
         fill_direct: int | None,
@@ -81,7 +95,7 @@ class BatchScoring:
     async def _score_batch(
         self,
         tenant: str,
-        scorer: Scorer,
+        scorer: BatchScorer,
         work: Work,
         cache: PredictionCache | None,
         fill_direct: int | None,

@@ -96,6 +96,9 @@ class RequestProcessor:
         for topic in self._destinations.reply_to:
             yield TopicPartition(topic, number % max(1, self._destinations[topic].partitions))
 
+    def start(self, number: int) -> int | None:
+        return None
+
     def records_max(self) -> int:
         return self._scoring.records_max()
 

@@ -1,1 +1,19 @@
 """Routes: topics of others, scored in their own format into enriched or result topics."""
+
+from inferd.streams.routes.allowed import is_allowed, patterns_of, topics_refusal
+from inferd.streams.routes.processor import RouteContext, RouteProcessor
+from inferd.streams.routes.scoring import RouteScorer
+from inferd.streams.routes.service import RouteParts, RouteService
+from inferd.streams.routes.table import RouteTable
+
+__all__ = [
+    "RouteContext",
+    "RouteParts",
+    "RouteProcessor",
+    "RouteScorer",
+    "RouteService",
+    "RouteTable",
+    "is_allowed",
+    "patterns_of",
+    "topics_refusal",
+]

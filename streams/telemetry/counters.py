@@ -20,6 +20,8 @@ class Tally:
     dead_letters: int = 0
     bytes_out: int = 0
     model_errors: Counter[ModelError] = field(default_factory=Counter)
+    tombstones: int = 0
+    """Records of routes without a value."""
 
     def fail(self, code: str, version: tuple[str, int] | None) -> None:
         """Counts a result as an error instead; `version` is the deployed version that it requested, if any."""
@@ -41,6 +43,7 @@ class TenantCounters:
     bytes_out: int = 0
     direct: int = 0
     model_errors: Counter[ModelError] = field(default_factory=Counter)
+    tombstones: int = 0
 
     def add(self, tally: Tally) -> None:
         """Adds the increments of a range of records."""
@@ -49,6 +52,7 @@ class TenantCounters:
         self.model_errors.update(tally.model_errors)
         self.dead_letters += tally.dead_letters
         self.bytes_out += tally.bytes_out
+        self.tombstones += tally.tombstones
 
     def snapshot(self, pending: int) -> TenantSnapshot:
         """The current counts; `pending`: records waiting or in flight in this worker."""

@@ -96,6 +96,11 @@ class FeatureSchema:
             return self._of_rows(self._positional(rows.rows))
         return self._of_rows([self._named(row, index) for index, row in enumerate(rows.rows)])
 
+    def of_values(self, rows: Sequence[list[Scalar]]) -> Inputs:
+        """Like `inputs`, for rows of the values of all features in the order of `feature_names`; None is missing.
+        Modifies the lists."""
+        return self._of_rows(rows)
+
     def gather(self, codec: Codec, rows: Sequence[bytes], limits: Limits) -> tuple[Inputs, NDArray[np.bool_]]:
         """Converts encoded `input_data` of one row each on the fast path: the inputs, equal to those of `inputs`, and
         bool (rows,), which rows these are. The other rows, and all errors, are left to `inputs`."""

@@ -57,6 +57,7 @@ def test_defaults_are_those_of_the_streams() -> None:
         ("INFERD_ROWS_MAX", "5", "limits", "rows_max", 5),
         ("INFERD_MODEL_TYPES_ALLOWED", "a.B, c.d.E", "limits", "types_allowed", ("a.B", "c.d.E")),
         ("INFERD_REPLY_TO_ALLOWED", "a.b,c", "", "reply_to_allowed", ("a.b", "c")),
+        ("INFERD_ROUTES_SOURCES", "acme=a.*, b", "routes", "sources", ("acme=a.*", "b")),
     ],
 )
 def test_a_variable_reaches_the_streams(variable: str, text: str, part: str, name: str, value: object) -> None:
@@ -82,6 +83,7 @@ def test_every_field_of_the_streams_is_a_setting_of_its_own() -> None:
         streams.lane,
         streams.group,
         streams.topics,
+        streams.routes,
         streams.trial,
         streams.models,
         streams.cache,

@@ -43,7 +43,7 @@ class Case:
         self.now = self.asked = 0
         self.destinations = Destinations(states, [REPLIES], self.describe, lambda: self.now)
 
-    async def describe(self) -> Sequence[TopicState]:
+    async def describe(self, _sinks: object) -> Sequence[TopicState]:
         self.asked += 1
         if self.error is not None:
             raise self.error
@@ -152,7 +152,7 @@ def test_batches_fit_the_limit_of_their_topic() -> None:
 
 
 async def test_a_description_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def never() -> Sequence[TopicState]:
+    async def never(_sinks: object) -> Sequence[TopicState]:
         await asyncio.Event().wait()
         return []
 

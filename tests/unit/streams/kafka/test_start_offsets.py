@@ -77,7 +77,7 @@ def tps(*numbers: int) -> list[TopicPartition]:
 async def read(
     consumer: Any, *numbers: int, reset: Reset = "earliest", topics: FakeTopics | None = None
 ) -> dict[int, Position]:
-    found = await read_positions(consumer, tps(*numbers), reset, topics or FakeTopics())
+    found = await read_positions(consumer, dict.fromkeys(tps(*numbers)), reset, topics or FakeTopics())
     return {tp.partition: position for tp, position in found.items()}
 
 

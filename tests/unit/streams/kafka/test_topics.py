@@ -162,9 +162,9 @@ def test_settings_of_created_topics() -> None:
     )
     specs = {spec.stream: spec for spec in topic_specs(settings) if spec.stream != "changelog"}
     for stream, spec in specs.items():
-        assert spec.partitions == (1 if stream in ("models", "model-artifacts") else 6)
+        assert spec.partitions == (1 if stream in ("models", "model-artifacts", "routes") else 6)
         assert spec.replication == 3
-        compacted = stream in ("models", "model-artifacts", "job-status")
+        compacted = stream in ("models", "model-artifacts", "routes", "job-status")
         assert spec.config["cleanup.policy"] == ("compact" if compacted else "delete")
         assert spec.config.get("retention.ms") == (None if compacted else "90000")
     assert specs["dead-letters"].config["max.message.bytes"] == str(2 * 500 + 65_536)
@@ -202,7 +202,7 @@ def test_a_changelog_with_wrong_settings_is_named(have: dict[str, str], problem:
 async def test_missing_topics_are_created_as_specified_and_then_fit(cluster: FakeCluster) -> None:
     states = await ensure_topics(settings := settings_of("a", "b", partitions=6))
     assert [state.name for state in states] == cluster.created == [spec.name for spec in topic_specs(settings)]
-    assert [state.problem for state in states] == [None] * 22
+    assert [state.problem for state in states] == [None] * 24
     assert {state.partitions for state in states} == {1, 6}
     assert cluster.closed == 1
 
@@ -284,7 +284,7 @@ async def test_two_workers_may_create_at_the_same_time(cluster: FakeCluster) -> 
 
     cluster.before_create = other
     states = await ensure_topics(settings_of())
-    assert [state.problem for state in states] == [None] * 11
+    assert [state.problem for state in states] == [None] * 12
 
 
 async def test_a_worker_with_other_settings_that_was_quicker_is_noticed(cluster: FakeCluster) -> None:
@@ -301,14 +301,14 @@ async def test_a_worker_with_other_settings_that_was_quicker_is_noticed(cluster:
 async def test_creation_waits_until_new_topics_are_listed(cluster: FakeCluster) -> None:
     cluster.lag = 4
     states = await ensure_topics(settings_of())
-    assert [state.problem for state in states] == [None] * 11
+    assert [state.problem for state in states] == [None] * 12
     assert cluster.looked >= 4
 
 
 async def test_new_topics_that_are_never_listed_are_reported(cluster: FakeCluster) -> None:
     cluster.lag = 1_000_000
     problems = await problems_of(settings_of())
-    assert len(problems) == 11
+    assert len(problems) == 12
     assert "topic ns.default.requests does not exist" in problems[0]
 
 
@@ -328,13 +328,13 @@ async def test_a_late_response_is_not_a_failure(cluster: FakeCluster) -> None:
     cluster.rejects = {"ns.default.requests": (TIMED_OUT, "timed out")}
     cluster.hidden, cluster.lag = {"ns.default.requests": Topic(4)}, 1
     states = await ensure_topics(settings_of())
-    assert [state.problem for state in states] == [None] * 11
+    assert [state.problem for state in states] == [None] * 12
 
 
 async def test_missing_topics_are_an_error_if_they_may_not_be_created(cluster: FakeCluster) -> None:
     problems = await problems_of(settings_of(create=False))
     assert cluster.created == []
-    assert len(problems) == 11
+    assert len(problems) == 12
     assert problems[0] == (
         "topic ns.default.requests does not exist: run `inferd topics create`, or set INFERD_TOPICS_CREATE=true"
     )
@@ -342,7 +342,7 @@ async def test_missing_topics_are_an_error_if_they_may_not_be_created(cluster: F
 
 async def test_describing_changes_nothing(cluster: FakeCluster) -> None:
     states = await describe_topics(settings_of("a", "b"))
-    assert [state.partitions for state in states] == [0] * 22
+    assert [state.partitions for state in states] == [0] * 24
     assert cluster.created == []
 
 
@@ -459,7 +459,7 @@ async def test_a_setting_is_not_proposed_that_is_not_allowed(cluster: FakeCluste
 
 # Advice that loses no records
 
-MANY = [stream for stream in STREAMS if stream not in ("models", "model-artifacts")]
+MANY = [stream for stream in STREAMS if stream not in ("models", "model-artifacts", "routes")]
 GROWN = st.dictionaries(st.sampled_from(MANY), st.integers(1, 9))
 LOSES = re.compile(r"(?<!do not )delete|reset-offsets|(?<!not )remove|create it again")
 
@@ -585,7 +585,7 @@ async def test_topics_for_replies_are_described_with_their_partitions(cluster: F
     states = await ensure_topics(settings_of(reply_to=["mine", "ns.default.results"]))
     assert {state.name: state.partitions for state in states}["mine"] == 3
     assert [state.name for state in states].count("ns.default.results") == 1
-    assert [state.problem for state in states] == [None] * 12, "how they look is their owner's affair"
+    assert [state.problem for state in states] == [None] * 13, "how they look is their owner's affair"
 
 
 async def test_topics_for_replies_must_exist_and_are_never_created(cluster: FakeCluster) -> None:

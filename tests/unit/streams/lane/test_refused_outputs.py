@@ -25,7 +25,7 @@ pytestmark = both
 async def describe(bench: Bench, *states: TopicState) -> None:
     """Sets the topics that the broker describes, and updates the lane's limits."""
 
-    async def described() -> Sequence[TopicState]:
+    async def described(_sinks: object) -> Sequence[TopicState]:
         return states
 
     bench.destinations._describe = described

@@ -130,6 +130,14 @@ class FakeLane:
     def wake(self, topic: str) -> None:
         """Does nothing."""
 
+    def add(self, processors: Any) -> None:
+        """There are no routes."""
+        assert not processors
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        return {}
+
     async def run(self) -> None:
         if self.run_raises:
             raise self.run_raises

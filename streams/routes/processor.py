@@ -1,0 +1,175 @@
+"""The processor of one source topic of a route: turns its records into records of the sink and dead letters."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+
+from aiokafka import TopicPartition
+
+from inferd.schemas.routes import Route
+from inferd.schemas.topics import TenantTopics
+from inferd.streams.group import Records
+from inferd.streams.inference import Outcome, Record
+from inferd.streams.kafka import Destinations
+from inferd.streams.lane import DeadLetters, Kind, OutputBatch, Work, timestamps_of
+from inferd.streams.models.on_demand import OnDemandLoader
+from inferd.streams.requests import BatchScoring, CacheTable
+from inferd.streams.routes.output import RouteOutput, Sink, before, is_tombstone
+from inferd.streams.routes.scoring import RouteScorer
+from inferd.streams.state import LaneTable
+from inferd.streams.telemetry import StepTimer, TenantCounters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteContext:
+    """What the routes of a tenant share."""
+
+    topics: TenantTopics
+    worker_id: str
+    destinations: Destinations
+    """Limits of sinks and of dead letters."""
+    partitions_of: Callable[[str], int]
+    """The partitions of a topic; 0 if it does not exist."""
+    predictions: CacheTable | None = None
+    """The prediction cache."""
+    on_demand: OnDemandLoader | None = None
+    """Loads models that are not loaded."""
+    clock: Callable[[], float] = time.time
+    """Unix seconds."""
+
+
+class RouteProcessor:
+    """Processes one source topic of a route in a lane."""
+
+    kind: Kind = "routes"
+    tables: Sequence[LaneTable] = ()
+    waits = False
+
+    def __init__(self, context: RouteContext, topic: str, scorer: RouteScorer, scoring: BatchScoring) -> None:
+        self.topic = topic
+        self.tenant_name = context.topics.tenant
+        self.tenant = f"{self.tenant_name}/{scorer.route.name}"
+        self.counters = TenantCounters(self.tenant_name)
+        self.waiting: str | None = None
+        """What the next records wait for; None if they are processed."""
+        self._context = context
+        self._scorer = scorer
+        self._scoring = scoring
+        self._partitions_of = context.partitions_of
+        self._destinations = context.destinations
+        dead_letters = context.topics.name("dead-letters")
+        self._dead_letters = DeadLetters(dead_letters, context.worker_id, context.destinations)
+
+    @property
+    def route(self) -> Route:
+        """The route, as it is processed now."""
+        return self._scorer.route
+
+    def use(self, scorer: RouteScorer) -> None:
+        """Processes the next records by a changed route of the same name."""
+        self._scorer = scorer
+
+    def unit(self, number: int) -> Hashable:
+        return (self.topic, number)
+
+    def start(self, number: int) -> int | None:
+        offsets = self.route.source.start.get(self.topic, [])
+        return offsets[number] if number < len(offsets) else 0
+
+    def outputs(self, number: int) -> Iterable[TopicPartition]:
+        sink = self.route.sink.topic
+        yield TopicPartition(self._dead_letters.topic, self._dead_letter_partition(number))
+        partitions = self._partitions_of(sink)
+        if partitions in (0, self._partitions_of(self.topic)):
+            yield TopicPartition(sink, number)
+        else:
+            yield from (TopicPartition(sink, each) for each in range(partitions))
+
+    def records_max(self) -> int:
+        return self._scoring.records_max()
+
+    async def process(self, work: Work) -> Sequence[Sequence[OutputBatch]]:
+        """Scores a micro-batch. Records that wait for a model, a schema or the sink, and those after them in their
+        partition, are left for a later call."""
+        scorer = self._scorer
+        self.waiting = self._reason_to_wait(scorer)
+        if self.waiting is not None:
+            return [[] for _ in work]
+        valued = [(tp.partition, [record for record in records if not is_tombstone(record)]) for tp, records in work]
+        parts: list[tuple[int, Sequence[Record]]] = [part for part in valued if part[1]]
+        started_ms = int(self._context.clock() * 1000)
+        outcome = await self._score(scorer, parts) if parts else Outcome([], {}, {}, 0, [], {})
+        outputs, start = [], 0
+        for (tp, records), (_, scored) in zip(work, valued, strict=True):
+            span = range(start, start := start + len(scored))
+            outputs.append(self._output(scorer.route, tp, records, outcome, span, started_ms))
+        return outputs
+
+    async def _score(self, scorer: RouteScorer, parts: Sequence[tuple[int, Sequence[Record]]]) -> Outcome:
+        predictions, fill = self._context.predictions, None
+        if predictions is not None:
+            fill = predictions.open_number
+        cache = predictions.cache if predictions is not None else None
+        on_demand = self._context.on_demand
+        if on_demand is None or not on_demand.bounded:
+            outcome = await self._scoring.score(self.tenant_name, scorer, parts, cache, fill, StepTimer())
+        else:
+            with on_demand.pinned(self.tenant_name, scorer.versions()):
+                outcome = await self._scoring.score(self.tenant_name, scorer, parts, cache, fill, StepTimer())
+        if predictions is not None:
+            for number, changes in outcome.table_changes.items():
+                predictions.keep(number, changes)
+        return outcome
+
+    def _reason_to_wait(self, scorer: RouteScorer) -> str | None:
+        if not self._partitions_of(scorer.route.sink.topic):
+            return f"topic {scorer.route.sink.topic} does not exist: create it"
+        if (reason := scorer.fit()) is not None:
+            return reason
+        on_demand = self._context.on_demand
+        if on_demand is not None and on_demand.bounded:
+            loading = [v for v in scorer.versions() if on_demand.waits_for(self.tenant_name, v)]
+            if loading:
+                manifest = loading[0].manifest
+                return f"{manifest.model_id}:{manifest.version} is being loaded"
+        return None
+
+    def _output(
+        self, route: Route, tp: TopicPartition, records: Records, outcome: Outcome, span: range, now_ms: int
+    ) -> list[OutputBatch]:
+        """The output of the records of a partition, up to the first one that is not ready; empty if that is the
+        first."""
+        if unready := [index for index in span if index in outcome.unready] if outcome.unready else []:
+            self.waiting = outcome.unready[unready[0]]
+            records, span = before(records, unready[0] - span.start), range(span.start, unready[0])
+            if not records:
+                return []
+        output = OutputBatch(records[-1].offset + 1, len(records), timestamps_of(records, now_ms))
+        topic = route.sink.topic
+        sink = Sink(topic, self._partitions_of(self.topic), self._partitions_of(topic), self._destinations)
+        dead_letter_partition = self._dead_letter_partition(tp.partition)
+        RouteOutput(
+            output, tp, sink, self._dead_letters, dead_letter_partition, self._scorer.version_of,
+            route.source.tombstones,
+        ).fill(records, outcome, span)  # fmt: skip
+        return [output]
+
+    def _dead_letter_partition(self, number: int) -> int:
+        return number % max(1, self._partitions_of(self._dead_letters.topic))
+
+    async def opened(self, number: int) -> None:
+        """Nothing to open: a route has no tables."""
+
+    def closed(self, number: int) -> None:
+        """Nothing to close."""
+
+    def rewound(self, number: int, dropped: Sequence[OutputBatch]) -> None:
+        """Nothing to drop."""
+
+    def acked(self, number: int, output: OutputBatch) -> None:
+        """Nothing to apply."""
+
+    def idle_output(self, tp: TopicPartition, next_offset: int, now_ms: int) -> OutputBatch | None:
+        return None

@@ -1,0 +1,265 @@
+"""Scores micro-batches of a route: reads the values, predicts, and writes the records of the sink."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import compress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd.schemas.codec import parse_reference
+from inferd.schemas.codecs import MSGPACK
+from inferd.schemas.errors import InferenceError, InvalidValueError, ModelNotReadyError, ModelServingError
+from inferd.schemas.limits import Limits
+from inferd.schemas.requests import Output, default_id
+from inferd.schemas.routes import Route
+from inferd.streams.inference import (
+    Group,
+    Inputs,
+    MicroBatch,
+    ModelCatalog,
+    OnStep,
+    Outcome,
+    Record,
+    ServedModel,
+    Version,
+    Work,
+    concatenate,
+    internal_error,
+)
+from inferd.streams.inference.cache import HTTP_PARTITION, PredictionCache
+from inferd.streams.routes.formats import Document, FailedRecord, Pending, Schemas, Scored
+from inferd.streams.routes.plan import RoutePlan
+
+
+class RouteBatch(MicroBatch):
+    """Records of a route that are scored together. A result is the value of a record of the sink.
+
+    A record that fails has an empty value, or in a route with `on_error: sink` the original one with the error.
+    """
+
+    def __init__(self, records: Sequence[Record], limits: Limits, *, errors_to_sink: bool) -> None:
+        # Rows are looked up in the cache as those of HTTP requests: no partition of a route has one.
+        super().__init__([(HTTP_PARTITION, records)], limits)
+        self.documents: dict[int, Document] = {}
+        self.plans: dict[int, RoutePlan] = {}
+        """By the identity of the model version."""
+        self._errors_to_sink = errors_to_sink
+
+    def fail(self, index: int, error: ModelServingError, request_id: str | None, model_id: str | None) -> None:
+        """A record has no prediction."""
+        self.failures[index] = error
+        if model_id is not None:
+            self._asked[index] = model_id
+        self.values[index] = b""
+
+    def fail_member(self, group: Group, place: int, error: ModelServingError) -> None:
+        """A record of a group has no prediction."""
+        index, manifest = group.indexes[place], group.model.manifest
+        self.fail(index, error, None, f"{manifest.model_id}:{manifest.version}")
+        self.describe(index, self.plans[id(group.model)], manifest.model_id, manifest.version)
+
+    def describe(self, index: int, plan: RoutePlan, model_id: str | None = None, version: int | None = None) -> None:
+        """Sets the value of a record that failed, if it goes to the sink."""
+        document = self.documents.get(index)
+        if not self._errors_to_sink or document is None:
+            return
+        record = self.records[index]
+        try:
+            carried = plan.carried([record], [document])
+        except InferenceError:
+            carried = []
+        failed = FailedRecord(self.failures[index], model_id, version)
+        written = plan.writer.failure(record, document, failed, carried[0] if carried else ())
+        if isinstance(written, Pending):
+            self.unready[index] = written.reason
+        elif isinstance(written, bytes):
+            self.values[index] = written
+
+    def place(self, group: Group, columns: dict[Output, list[Any]], unfit: NDArray[np.bool_] | None) -> None:
+        """Writes the values of a group that was scored."""
+        plan, indexes = self.plans[id(group.model)], group.indexes
+        places: Sequence[int] = range(len(indexes))
+        if unfit is not None and unfit.any():
+            for place in np.flatnonzero(unfit).tolist():
+                self.fail_member(group, place, InvalidValueError("the model's output is not a finite number"))
+            places = np.flatnonzero(~unfit).tolist()
+            columns = {output: list(compress(values, ~unfit)) for output, values in columns.items()}
+            indexes = [indexes[place] for place in places]
+        records = [self.records[index] for index in indexes]
+        documents = [self.documents[index] for index in indexes]
+        manifest = group.model.manifest
+        scored = Scored(
+            manifest.model_id, manifest.version, group.outputs, [columns[output] for output in group.outputs]
+        )  # fmt: skip
+        written = plan.writer.predictions(records, documents, scored, plan.carried(records, documents))
+        for place, index, value in zip(places, indexes, written, strict=True):
+            if isinstance(value, bytes):
+                self.values[index] = value
+            elif isinstance(value, Pending):
+                self.unready[index] = value.reason
+            else:
+                self.fail_member(group, place, value)
+
+
+class RouteScorer:
+    """Scores the records of one route."""
+
+    def __init__(self, route: Route, catalog: ModelCatalog, limits: Limits, schemas: Schemas | None = None) -> None:
+        self.route = route
+        self.limits = limits
+        self._catalog = catalog
+        self._schemas = schemas
+        self._reference = parse_reference(route.model)
+        self._plans: dict[int, RoutePlan] = {}
+
+    def fit(self) -> str | None:
+        """Why records wait: the model cannot be used now, or does not fit the route. None if they can be scored."""
+        try:
+            for version in self.versions():
+                if version.served is not None:
+                    self._plan(version.served)
+        except InferenceError as error:
+            return error.message
+        return None
+
+    def versions(self) -> list[Version]:
+        """The versions that may score the next records, loaded or not. Raises what `ModelCatalog.choose` raises."""
+        if not self._catalog.splits(self._reference):
+            return [self._catalog.choose(self._reference)]
+        return [
+            found
+            for number in self._catalog.split_numbers(self._reference)
+            if (found := self._catalog.version(self._reference.name, number)) is not None
+        ]
+
+    def prepare(
+        self,
+        work: Work,
+        now_ms: int,
+        cache: PredictionCache | None = None,
+        fill_direct: int | None = None,
+        on_step: OnStep = lambda _step: None,
+    ) -> RouteBatch:
+        """Reads and checks every record, and looks up its row in the cache. Records have values: no tombstones."""
+        batch = self._batch(work)
+        rejected = {
+            index: error
+            for index, record in enumerate(batch.records)
+            if (error := getattr(record, "rejection", None)) is not None
+        }
+        for index, error in rejected.items():
+            batch.fail(index, error, None, None)
+        for model, indexes in self._by_model(batch, work):
+            self._read(batch, model, [index for index in indexes if index not in rejected])
+        on_step("validate")
+        on_step("preprocess")
+        if cache is not None:
+            batch.look_up(cache, now_ms, fill_direct)
+            on_step("lookup")
+        return batch
+
+    def reject(self, work: Work, error: ModelServingError) -> Outcome:
+        """The outcome if scoring fails even for single records: `error` for each."""
+        batch = self._batch(work)
+        for index in range(len(batch.records)):
+            batch.fail(index, error, None, None)
+        return batch.finish()
+
+    def version_of(self, asked: str | None) -> tuple[str, int] | None:
+        """Model id and version of a failed record; None if no version was chosen."""
+        if asked is None:
+            return None
+        name, _, version = asked.rpartition(":")
+        return name, int(version)
+
+    def _batch(self, work: Work) -> RouteBatch:
+        records = [record for _, part in work for record in part]
+        return RouteBatch(records, self.limits, errors_to_sink=self.route.on_error == "sink")
+
+    def _plan(self, model: ServedModel) -> RoutePlan:
+        """The plan for a version, made when it is first needed; `InferenceError` if the route does not fit."""
+        plan = self._plans.get(id(model))
+        if plan is None or plan.model is not model:
+            plan = RoutePlan(self.route, model, self._schemas)
+            used = {id(version.served) for version in self._catalog.versions()}
+            self._plans = {key: each for key, each in self._plans.items() if key in used} | {id(model): plan}
+        return plan
+
+    def _by_model(self, batch: RouteBatch, work: Work) -> list[tuple[ServedModel, list[int]]]:
+        """The version for each record. Records whose version cannot be used now are not ready."""
+        every = range(len(batch.records))
+        try:
+            if not self._catalog.splits(self._reference):
+                return [(self._usable(self._catalog.choose(self._reference)), list(every))]
+            keys = [
+                record.key or default_id(partition, record.offset).encode()
+                for partition, part in work
+                for record in part
+            ]  # fmt: skip
+            numbers = self._catalog.split_versions(self._reference, keys)
+            return [
+                (
+                    self._usable(self._catalog.choose(self._reference, keys[numbers.index(number)])),
+                    [index for index in every if numbers[index] == number],
+                )
+                for number in dict.fromkeys(numbers)
+            ]
+        except InferenceError as error:
+            batch.unready |= dict.fromkeys(every, error.message)
+            return []
+
+    def _usable(self, version: Version) -> ServedModel:
+        if version.served is None:
+            manifest = version.manifest
+            raise ModelNotReadyError(f"{manifest.model_id}:{manifest.version} is {version.state}")
+        self._plan(version.served)
+        return version.served
+
+    def _read(self, batch: RouteBatch, model: ServedModel, indexes: list[int]) -> None:
+        """Reads the records of one version, and adds their rows to its group."""
+        plan = batch.plans[id(model)] = self._plan(model)
+        for index, read in zip(indexes, plan.reader.read([batch.records[index] for index in indexes]), strict=True):
+            if isinstance(read, Document):
+                batch.documents[index] = read
+            elif isinstance(read, Pending):
+                batch.unready[index] = read.reason
+            else:
+                batch.fail(index, read, None, None)
+        readable = [index for index in indexes if index in batch.documents]
+        if readable:
+            self._add(batch, plan, readable)
+
+    def _add(self, batch: RouteBatch, plan: RoutePlan, indexes: list[int]) -> None:
+        try:
+            inputs = self._inputs(batch, plan, indexes)
+        except Exception:  # noqa: BLE001  # the record that causes it is found one by one
+            found = [(index, rows) for index in indexes if (rows := self._alone(batch, plan, index)) is not None]
+            if not found:
+                return
+            indexes = [index for index, _ in found]
+            inputs = concatenate([rows for _, rows in found])
+        group = batch.group(plan.model, plan.outputs, MSGPACK)
+        group.add_singles(indexes, [""] * len(indexes), inputs)
+
+    def _inputs(self, batch: RouteBatch, plan: RoutePlan, indexes: Sequence[int]) -> Inputs:
+        records = [batch.records[index] for index in indexes]
+        documents = [batch.documents[index] for index in indexes]
+        plan.carried(records, documents)
+        return plan.model.features.of_values(plan.rows(records, documents))
+
+    def _alone(self, batch: RouteBatch, plan: RoutePlan, index: int) -> Inputs | None:
+        """The row of a record; None if it is invalid, which is then its result."""
+        manifest = plan.model.manifest
+        asked = f"{manifest.model_id}:{manifest.version}"
+        try:
+            return self._inputs(batch, plan, [index])
+        except InferenceError as error:
+            batch.fail(index, error, None, asked)
+        except Exception as fault:  # noqa: BLE001  # no record may stop its partition
+            batch.fault(fault)
+            batch.fail(index, internal_error(fault), None, asked)
+        batch.describe(index, plan, manifest.model_id, manifest.version)
+        return None

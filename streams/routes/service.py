@@ -1,0 +1,227 @@
+"""Runs the routes of a worker: decides which can run, and adds their topics to the lane, without a restart.
+
+A route runs here if the settings allow its topics, no earlier route has its sources, and its sources exist and may be
+read. Its records wait, and the status says for what, while its model or its sink cannot be used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+from aiokafka.errors import KafkaError
+
+from inferd.schemas.errors import InferenceError
+from inferd.schemas.routes import Route, conflict, in_order
+from inferd.schemas.topics import TenantTopics
+from inferd.streams.kafka import Destinations, Operation, Right, TopicWatch, describe_missing
+from inferd.streams.lane import Lane
+from inferd.streams.routes.allowed import topics_refusal
+from inferd.streams.routes.formats import format_named
+from inferd.streams.routes.plan import outputs_of
+from inferd.streams.routes.processor import RouteProcessor
+from inferd.streams.routes.scoring import RouteScorer
+from inferd.streams.routes.table import RouteTable
+from inferd.streams.settings import StreamSettings
+
+log = structlog.get_logger(__name__)
+
+RIGHTS_INTERVAL_S = 10.0
+INTERVAL_S = 1.0
+"""How often routes that wait are looked at again."""
+
+
+class Group(Protocol):
+    """What the service needs of the consumer group."""
+
+    @property
+    def stable(self) -> bool:
+        """Whether no rebalance is in progress."""
+
+    async def change_topics(self, add: Collection[str], remove: Collection[str]) -> None:
+        """Changes the subscription, which leads to a rebalance."""
+
+
+MakeProcessor = Callable[[TenantTopics, str, RouteScorer], RouteProcessor]
+MakeScorer = Callable[[str, Route], RouteScorer]
+Lacking = Callable[[Collection[Right]], Awaitable[Sequence[Right]]]
+
+
+@dataclass(slots=True)
+class RunningRoute:
+    """A route whose topics are in the lane."""
+
+    route: Route
+    processors: dict[str, RouteProcessor] = field(default_factory=dict)
+    """By source topic."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteParts:
+    """How the parts of a route are made."""
+
+    processor: MakeProcessor
+    scorer: MakeScorer
+
+
+class RouteService:
+    """The routes of all tenants of a worker."""
+
+    def __init__(
+        self,
+        settings: StreamSettings,
+        table: RouteTable,
+        topics: TopicWatch,
+        destinations: Destinations,
+        parts: RouteParts,
+        lacking: Lacking,
+        admitted: Callable[[str], bool],
+    ) -> None:
+        """`lacking`: the access rights among some that this user lacks; `admitted`: whether a tenant is served."""
+        self.table = table
+        self.reasons: dict[tuple[str, str], str] = {}
+        """By tenant and route: why it does not run."""
+        self.running: dict[tuple[str, str], RunningRoute] = {}
+        self._settings = settings
+        self._topics = topics
+        self._destinations = destinations
+        self._parts = parts
+        self._lacking = lacking
+        self._admitted = admitted
+        self._asked: frozenset[Right] = frozenset()
+        self._denied: frozenset[Right] = frozenset()
+        self._ask_at = 0.0
+        self._leaving: set[str] = set()
+        """Topics whose partitions are being revoked."""
+
+    async def first(self) -> list[RouteProcessor]:
+        """The processors of the routes that can run, before the group is joined."""
+        wanted = await self._wanted()
+        self._follow(wanted)
+        return [processor for running in self.running.values() for processor in running.processors.values()]
+
+    async def run(self, group: Group, lane: Lane, changed: Callable[[], None]) -> None:
+        """Follows the routes until cancelled. `changed` is called when the topics of the lane have changed."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(INTERVAL_S):
+                    await self.table.changed.wait()
+            if not group.stable or not lane.settled:
+                await asyncio.sleep(INTERVAL_S / 10)
+                continue
+            self.table.changed.clear()
+            with contextlib.suppress(
+                KafkaError, OSError, TimeoutError
+            ):  # the last state holds until the broker answers
+                await self._step(group, lane, changed)
+
+    async def _step(self, group: Group, lane: Lane, changed: Callable[[], None]) -> None:
+        if self._leaving and not {tp.topic for tp in lane.assigned} & self._leaving:
+            leaving, self._leaving = self._leaving, set()
+            await lane.remove(leaving & lane.topics)
+            changed()
+        before = {topic for running in self.running.values() for topic in running.processors}
+        self._follow(await self._wanted())
+        now = {topic: each for running in self.running.values() for topic, each in running.processors.items()}
+        added, removed = now.keys() - before - self._leaving, before - now.keys()
+        if added or removed:
+            lane.add([now[topic] for topic in added])
+            changed()
+            self._leaving |= removed
+            log.info("routes_changed", added=sorted(added), removed=sorted(removed))
+            await group.change_topics(added, removed)
+
+    def _follow(self, wanted: Mapping[tuple[str, str], tuple[Route, Collection[str]]]) -> None:
+        """Makes and drops processors."""
+        for key in self.running.keys() - wanted.keys():
+            del self.running[key]
+        for key, (route, topics) in wanted.items():
+            running = self.running.setdefault(key, RunningRoute(route))
+            tenant, _ = key
+            scorer = None
+            if running.route != route:
+                running.route, scorer = route, self._parts.scorer(tenant, route)
+                for processor in running.processors.values():
+                    processor.use(scorer)
+            for topic in running.processors.keys() - set(topics):
+                del running.processors[topic]
+            for topic in topics:
+                if topic not in running.processors and topic not in self._leaving:
+                    scorer = scorer or self._parts.scorer(tenant, route)
+                    names = TenantTopics(self._settings.namespace, tenant)
+                    running.processors[topic] = self._parts.processor(names, topic, scorer)
+
+    async def _wanted(self) -> dict[tuple[str, str], tuple[Route, Collection[str]]]:
+        """The routes that can run, each with the source topics that can be read; sets `reasons` for the others."""
+        reasons: dict[tuple[str, str], str] = {}
+        accepted: dict[tuple[str, str], Route] = {}
+        for tenant, route in in_order(self.table.routes):
+            key = (tenant, route.name)
+            if not self._admitted(tenant):
+                continue
+            if (refusal := self._refusal(tenant, route, list(accepted.values()))) is not None:
+                reasons[key] = refusal
+            else:
+                accepted[key] = route
+        await self._look_at(accepted.values())
+        await self._check_rights(accepted)
+        wanted: dict[tuple[str, str], tuple[Route, Collection[str]]] = {}
+        for key, route in accepted.items():
+            topics = [topic for topic in route.source.topics if self._topics.partitions_of(topic)]
+            if missing := [topic for topic in route.source.topics if topic not in topics]:
+                reasons[key] = f"topic {missing[0]} does not exist: create it"
+            if lacking := [right for right in _rights(key[0], route) if right in self._denied]:
+                reasons[key] = describe_missing(lacking, self._settings.connection)
+                topics = []
+            if topics:
+                wanted[key] = route, topics
+        self._note(reasons)
+        return wanted
+
+    def _refusal(self, tenant: str, route: Route, earlier: Sequence[Route]) -> str | None:
+        """Why a route cannot run, whatever the state of the broker."""
+        try:
+            format_named(route.source.format.name).check(route.source.format)
+            outputs_of(route)
+        except InferenceError as error:
+            return error.message
+        return topics_refusal(route, tenant, self._settings) or conflict(route, earlier)
+
+    async def _look_at(self, routes: Collection[Route]) -> None:
+        """Describes the topics of routes."""
+        sinks = frozenset(route.sink.topic for route in routes)
+        names = sinks | {topic for route in routes for topic in route.source.topics}
+        if new := names - self._topics.partitions.keys():
+            self._topics.watch(new)
+            await self._topics.refresh()
+        if sinks != self._destinations.sinks:
+            self._destinations.sinks = sinks
+            await self._destinations.refresh()
+
+    async def _check_rights(self, routes: Mapping[tuple[str, str], Route]) -> None:
+        """Asks for the rights of all routes: regularly, and at once after a change."""
+        wanted = frozenset(right for (tenant, _), route in routes.items() for right in _rights(tenant, route))
+        now = time.monotonic()
+        if wanted == self._asked and now < self._ask_at and not self._denied:
+            return
+        self._denied = frozenset(await self._lacking(wanted)) if wanted else frozenset()
+        self._asked, self._ask_at = wanted, now + RIGHTS_INTERVAL_S
+
+    def _note(self, reasons: dict[tuple[str, str], str]) -> None:
+        for (tenant, name), reason in reasons.items():
+            if self.reasons.get((tenant, name)) != reason:
+                log.warning("route_waits", tenant=tenant, route=name, reason=reason)
+        self.reasons = reasons
+
+
+def _rights(tenant: str, route: Route) -> list[Right]:
+    """The rights that a worker needs for a route."""
+    wanted: list[tuple[Operation, str]] = [("DESCRIBE", route.sink.topic), ("WRITE", route.sink.topic)]
+    for topic in route.source.topics:
+        wanted += [("DESCRIBE", topic), ("READ", topic)]
+    return [Right(operation, "topic", topic, tenant) for operation, topic in wanted]
