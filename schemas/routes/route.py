@@ -39,6 +39,9 @@ class Format(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """Name of the format: `json`, `msgpack`, …"""
     schema: str | None = None
     """The schema of the values, for formats that have one and topics without a schema registry."""
+    registry: bool = False
+    """With `schema`: the records have the header of a schema registry, which has their writers' schemas; `schema` is
+    the reader's, whose names, aliases and defaults apply."""
     message: str | None = None
     """The message of a Protobuf schema."""
     data: str | None = None

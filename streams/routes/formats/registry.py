@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inferd.schemas.errors import InvalidValueError
+from inferd.streams.routes.formats.avro import AVRO_FORMAT
 from inferd.streams.routes.formats.format import RecordFormat
 from inferd.streams.routes.formats.json import JSON_FORMAT
 from inferd.streams.routes.formats.msgpack import MSGPACK_FORMAT
@@ -35,4 +36,5 @@ def format_named(name: str) -> RecordFormat:
 
 
 register(JSON_FORMAT)
+register(AVRO_FORMAT)
 register(MSGPACK_FORMAT)
