@@ -38,6 +38,7 @@ from inferd.streams.lane import PUBLISH_ERRORS, Lane, LaneContext, describe
 from inferd.streams.models.follower import ModelFollower
 from inferd.streams.models.rejections import Rejections
 from inferd.streams.routes import RouteService, RouteTable
+from inferd.streams.routes.schema_registry import SchemaCache, SchemaRegistryClient
 from inferd.streams.serving import UserCode
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import StateDirectory, claim_state_directory
@@ -69,6 +70,7 @@ class Streams:
         self.route_measures = LaneMeasures()
         self.route_measures.by_model = self.measures.by_model
         self.routes: RouteService | None = None
+        self.schemas: SchemaCache | None = None
         self.route_table = RouteTable(settings.tenants, settings.limits)
         self.follower: ModelFollower | None = None
         self.lane: Lane | None = None
@@ -142,7 +144,7 @@ class Streams:
         self.admission.admit(follower)
         routes = self.routes = compose_routes(
             self.settings, self.route_table, self.tenants, follower, self.route_measures, self.topics, destinations,
-            self.admission,
+            self.admission, self._open_schemas(),
         )  # fmt: skip
         lane.add(await routes.first())
         self._follow_lane(lane)
@@ -161,6 +163,20 @@ class Streams:
         """Tells the consumer which topics the lane reads."""
         set_bulk_topics({topic for topic, kind in lane.kinds.items() if kind != "requests"})
         install_batch_checks(set(lane.topics), self.settings.limits.batch_expanded_bytes_max)
+
+    def _open_schemas(self) -> SchemaCache | None:
+        """The schemas of the registry; None if there is none."""
+        connection = self.settings.schema_registry
+        if connection is not None:
+            self.schemas = SchemaCache(SchemaRegistryClient(connection), self._crashed, self._resume_routes)
+        return self.schemas
+
+    def _resume_routes(self) -> None:
+        """Resumes records of routes that wait for a schema."""
+        if self.lane is not None and self.routes is not None:
+            for running in self.routes.running.values():
+                for processor in running.processors.values():
+                    self.lane.resume(processor.tenant)
 
     def _resume_requests(self, tenant: str) -> None:
         """Resumes requests of a tenant that wait for a model."""
@@ -190,6 +206,9 @@ class Streams:
         in_time &= await self._leave(max(LEAVE_S_MIN, deadline - time.monotonic()))
         await self.jobs.close()
         await self._reader.close()
+        if self.schemas is not None:
+            await self.schemas.close()
+            self.schemas = None
         await self.topics.close()
         for tenant in self.tenants.values():
             for table in tenant.tables:

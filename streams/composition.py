@@ -32,6 +32,7 @@ from inferd.streams.models.follower import ModelFollower
 from inferd.streams.prediction_runner import PredictionRunner
 from inferd.streams.requests import BatchScoring, BatchSizer, CacheTable, RequestProcessor
 from inferd.streams.routes import RouteContext, RouteParts, RouteProcessor, RouteScorer, RouteService, RouteTable
+from inferd.streams.routes.formats import Schemas
 from inferd.streams.serving import UserCode
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import LaneTable, make_table
@@ -93,7 +94,7 @@ def compose_tenants(
     return parts
 
 
-def compose_routes(
+def compose_routes(  # noqa: PLR0913, PLR0917 (the parts that it composes)
     settings: StreamSettings,
     table: RouteTable,
     tenants: Mapping[str, TenantParts],
@@ -102,11 +103,12 @@ def compose_routes(
     topics: TopicWatch,
     destinations: Destinations,
     admission: Admission,
+    schemas: Schemas | None,
 ) -> RouteService:
-    """The routes of a worker. `measures`: those of routes, apart from those of requests."""
+    """The routes of a worker. `measures`: those of routes, apart from those of requests. `schemas`: of a registry."""
 
     def scorer(tenant: str, route: Route) -> RouteScorer:
-        return RouteScorer(route, follower.catalogs[tenant], settings.limits)
+        return RouteScorer(route, follower.catalogs[tenant], settings.limits, schemas)
 
     def processor(names: TenantTopics, topic: str, scorer: RouteScorer) -> RouteProcessor:
         runner = PredictionRunner("inferd-routes", measures, settings.lane.inline_ms_max)

@@ -132,6 +132,11 @@ def routes() -> None:
     "--schema", type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="File with the schema of the records, for formats that have one and topics without a schema registry.",
 )  # fmt: skip
+@click.option(
+    "--registry", is_flag=True,
+    help="With --schema: the records have the header of a schema registry, which has their schemas; FILE is the schema"
+    " in whose terms paths are, with its aliases and defaults.",
+)  # fmt: skip
 @click.option("--message", help="The message of a Protobuf schema.")
 @click.option("--data", help="Format of the data of CloudEvents.")
 @click.option("--replace", is_flag=True, help="Change the route of this name; it goes on where it is.")
@@ -141,9 +146,10 @@ def create(name: str, target: Target, **options: Any) -> None:
     schema: Path | None = options["schema"]
     source_format = Format(
         options["format_name"],
-        None if schema is None else schema.read_text(encoding="utf-8"),
-        options["message"],
-        options["data"],
+        schema=None if schema is None else schema.read_text(encoding="utf-8"),
+        registry=options["registry"],
+        message=options["message"],
+        data=options["data"],
     )
     route = Route(
         name=name,

@@ -1,0 +1,160 @@
+"""Routes in Avro and Protobuf with a real schema registry; the producers are Confluent's own serializers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka.schema_registry import SchemaRegistryClient
+from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
+from confluent_kafka.serialization import MessageField, SerializationContext
+
+from inferd.daemon.broker import EmbeddedRegistry
+from tests.fixtures.registry import registry_settings
+from tests.fixtures.routes import ForeignTopics, routes_command, row
+from tests.fixtures.workers import Cluster, StartWorker, TrainedModel, until
+
+COUNT = 500
+N_FEATURES = 10
+Clients = Callable[[str], SchemaRegistryClient]
+
+
+@pytest.fixture
+def clients() -> Iterator[Clients]:
+    """Makes Confluent's clients of registries, which are closed after the test."""
+    with ExitStack() as stack:
+        yield lambda url: stack.enter_context(SchemaRegistryClient({"url": url}))
+
+
+def order_schema(*more: dict[str, Any]) -> str:
+    """The schema of orders: the features of the demo model at several depths."""
+    nested = {"type": "record", "name": "Details", "fields": [
+        {"name": "a", "type": "double"}, {"name": "b", "type": ["null", "double"], "default": None}]}  # fmt: skip
+    fields: list[dict[str, Any]] = [
+        {"name": "id", "type": "long"},
+        {"name": "details", "type": ["null", nested], "default": None},
+        {"name": "list", "type": {"type": "array", "items": "float"}},
+        {"name": "map", "type": {"type": "map", "values": "double"}},
+        {"name": "rest", "type": {"type": "array", "items": "double"}},
+        *more,
+    ]
+    return json.dumps({"type": "record", "name": "Order", "namespace": "shop", "fields": fields})
+
+
+def order(number: int) -> dict[str, Any]:
+    values = row(number)
+    return {
+        "id": number,
+        "details": {"a": values[0], "b": values[1]},
+        "list": [9.0, values[2]],
+        "map": {"x": 1.0, "y": values[3]},
+        "rest": values[4:],
+    }
+
+
+FEATURES = ("Column_0=details.a", "Column_1=details.b", "Column_2=list[1]", "Column_3=map.y")
+REST = tuple(f"Column_{place}=rest[{place - 4}]" for place in range(4, N_FEATURES))
+
+
+def options_of(features: tuple[str, ...]) -> list[str]:
+    return [text for feature in features for text in ("--feature", feature)]
+
+
+def expected_predictions(model: TrainedModel) -> Any:
+    """Predictions of all orders; `list` has values of 32 bits."""
+    import numpy as np
+
+    rows = np.array([row(number) for number in range(COUNT)])
+    rows[:, 2] = rows[:, 2].astype(np.float32)
+    return model.booster.predict(rows)
+
+
+@pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
+def test_avro_is_enriched_under_a_wider_schema(
+    cluster: Cluster, model: TrainedModel, start_worker: StartWorker, registry: str, clients: Clients, guarantee: str
+) -> None:
+    others = ForeignTopics(cluster)
+    source, sink = others.create("orders"), others.create("scored", partitions=3)
+    cluster.deploy(model)
+    worker = start_worker(
+        cluster, processing_guarantee=guarantee, routes_sources=f"{others.prefix}.*", routes_sinks=sink,
+        schema_registry_url=registry,
+    )  # fmt: skip
+    worker.wait_ready()
+    routes_command(
+        cluster, "create", "orders", "--from", source, "--to", sink, "--format", "avro", "--model", "demo",
+        *options_of(FEATURES + REST), "--field", "fraud", "--start", "earliest",
+    )  # fmt: skip
+    schemas = clients(registry)
+    producer = others.producer()
+    # Half of the records have another version of the schema.
+    texts = (order_schema(), order_schema({"name": "note", "type": "string", "default": "none"}))
+    context = SerializationContext(source, MessageField.VALUE)
+    originals: dict[int, bytes] = {}
+    for number in range(COUNT):
+        serializer = AvroSerializer(schemas, texts[number * 2 // COUNT], conf={"normalize.schemas": False})
+        value = serializer(order(number) | ({"note": "x"} if number * 2 >= COUNT else {}), context)
+        assert value is not None
+        originals[number] = value
+        producer.produce(source, value, b"k%d" % number)
+    producer.produce(source, b"\0\0\0\0\1", b"broken")
+    producer.produce(source, b"\0\x7f\xff\xff\xff\1", b"unknown schema")
+    producer.produce(source, b"{}", b"json")
+    assert producer.flush(30) == 0
+
+    records = others.read(sink, COUNT)
+
+    expected = expected_predictions(model)
+    deserializer = AvroDeserializer(schemas)
+    numbers = set()
+    for record in records:
+        value = deserializer(record.value(), SerializationContext(sink, MessageField.VALUE))
+        assert isinstance(value, dict)
+        number = value["id"]
+        assert record.value()[5 : len(originals[number])] == originals[number][5:]
+        fraud = {name: given for name, given in value["fraud"].items() if given is not None}
+        assert fraud == {"prediction": expected[number], "model_id": "demo", "version": 1}
+        numbers.add(number)
+    assert numbers == set(range(COUNT))
+    assert len(schemas.get_versions(f"{sink}-value")) == 2
+    letters = others.read(f"{cluster.namespace}.default.dead-letters", 3)
+    codes = {letter.key(): dict(letter.headers())["inferd-error-code"] for letter in letters}
+    assert codes == {b"broken": b"malformed", b"unknown schema": b"schema_not_found", b"json": b"malformed"}
+    assert worker.stop() == 0
+
+
+def test_records_wait_for_a_registry_that_is_away(
+    cluster: Cluster, model: TrainedModel, start_worker: StartWorker, clients: Clients, tmp_path: Path
+) -> None:
+    others = ForeignTopics(cluster)
+    source, sink = others.create("orders"), others.create("scored")
+    cluster.deploy(model)
+    own = EmbeddedRegistry(registry_settings(tmp_path))
+    with own:
+        url = own.url
+        serializer = AvroSerializer(clients(url), order_schema())
+        context = SerializationContext(source, MessageField.VALUE)
+        values = [serializer(order(number), context) for number in range(COUNT)]
+    worker = start_worker(cluster, routes_sources=source, routes_sinks=sink, schema_registry_url=url)
+    worker.wait_ready()
+    routes_command(
+        cluster, "create", "orders", "--from", source, "--to", sink, "--format", "avro", "--model", "demo",
+        *options_of(FEATURES + REST), "--mode", "result", "--carry", "id",
+    )  # fmt: skip
+    producer = others.producer()
+    for number, value in enumerate(values):
+        producer.produce(source, value, b"k%d" % number)
+    assert producer.flush(30) == 0
+    until(lambda: "schema_registry_waits" in worker.text(), 30, "the log names what records wait for")
+    assert others.read(sink, 0, within_s=1) == []
+    with own:
+        records = others.read(sink, COUNT)
+        deserializer = AvroDeserializer(clients(url))
+        found = [deserializer(each.value(), SerializationContext(sink, MessageField.VALUE)) for each in records]
+        expected = expected_predictions(model)
+        assert {each["id"]: each["prediction"] for each in found if each} == dict(enumerate(expected))
+        assert worker.stop() == 0
