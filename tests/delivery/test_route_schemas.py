@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka.schema_registry import SchemaRegistryClient
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
+from confluent_kafka.schema_registry.protobuf import ProtobufDeserializer, ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
+from google.protobuf.message_factory import GetMessageClass
 
 from inferd.daemon.broker import EmbeddedRegistry
+from inferd.streams.routes.formats import RegisteredSchema
+from inferd.streams.routes.formats.protobuf.schema import parse_schema
 from tests.fixtures.registry import registry_settings
 from tests.fixtures.routes import ForeignTopics, routes_command, row
 from tests.fixtures.workers import Cluster, StartWorker, TrainedModel, until
@@ -124,6 +128,65 @@ def test_avro_is_enriched_under_a_wider_schema(
     letters = others.read(f"{cluster.namespace}.default.dead-letters", 3)
     codes = {letter.key(): dict(letter.headers())["inferd-error-code"] for letter in letters}
     assert codes == {b"broken": b"malformed", b"unknown schema": b"schema_not_found", b"json": b"malformed"}
+    assert worker.stop() == 0
+
+
+ORDER_PROTO = """
+syntax = "proto3";
+package shop;
+message Other { int32 x = 1; }
+message Order {
+  message Details { double a = 1; optional double b = 2; }
+  int64 id = 1; Details details = 2; repeated float list = 3; map<string, double> map = 4; repeated double rest = 5;
+}
+"""
+
+
+@pytest.mark.parametrize("producer_of_schemas", ["python", "text"])
+def test_protobuf_is_enriched_under_a_wider_schema(
+    cluster: Cluster,
+    model: TrainedModel,
+    start_worker: StartWorker,
+    registry: str,
+    clients: Clients,
+    producer_of_schemas: str,
+) -> None:
+    others = ForeignTopics(cluster)
+    source, sink = others.create("orders"), others.create("scored")
+    cluster.deploy(model)
+    worker = start_worker(cluster, routes_sources=source, routes_sinks=sink, schema_registry_url=registry)
+    worker.wait_ready()
+    routes_command(
+        cluster, "create", "orders", "--from", source, "--to", sink, "--format", "protobuf", "--model", "demo",
+        *options_of(FEATURES + REST), "--field", "fraud", "--start", "earliest",
+    )  # fmt: skip
+    message = GetMessageClass(parse_schema(RegisteredSchema("PROTOBUF", ORDER_PROTO)).message((1,)))
+    schemas = clients(registry)
+    if producer_of_schemas == "python":  # it registers the serialized descriptor
+        serializer = ProtobufSerializer(message, schemas, {"use.deprecated.format": False})
+        context = SerializationContext(source, MessageField.VALUE)
+        values = [serializer(message(**order(number)), context) for number in range(COUNT)]
+    else:  # as Confluent's serializer for Java does
+        schema_id = schemas.register_schema(f"{source}-value", Schema(ORDER_PROTO, "PROTOBUF"))
+        header = b"\0" + schema_id.to_bytes(4, "big") + b"\2\2"
+        values = [header + message(**order(number)).SerializeToString() for number in range(COUNT)]
+    producer = others.producer()
+    for number, value in enumerate(values):
+        producer.produce(source, value, b"k%d" % number)
+    assert producer.flush(30) == 0
+
+    records = others.read(sink, COUNT)
+
+    expected = expected_predictions(model)
+    wider = schemas.get_latest_version(f"{sink}-value").schema
+    enriched = GetMessageClass(parse_schema(RegisteredSchema("PROTOBUF", wider.schema_str or "")).message((1,)))
+    deserializer = ProtobufDeserializer(enriched, {"use.deprecated.format": False})
+    found = {}
+    for record in records:
+        value = deserializer(record.value(), SerializationContext(sink, MessageField.VALUE))
+        found[value.id] = value.fraud.prediction.number_value
+        assert (value.fraud.model_id, value.fraud.version) == ("demo", 1)
+    assert found == dict(enumerate(expected))
     assert worker.stop() == 0
 
 

@@ -7,6 +7,7 @@ from inferd.streams.routes.formats.avro import AVRO_FORMAT
 from inferd.streams.routes.formats.format import RecordFormat
 from inferd.streams.routes.formats.json import JSON_FORMAT
 from inferd.streams.routes.formats.msgpack import MSGPACK_FORMAT
+from inferd.streams.routes.formats.protobuf import PROTOBUF_FORMAT
 
 _FORMATS: dict[str, RecordFormat] = {}
 
@@ -37,4 +38,5 @@ def format_named(name: str) -> RecordFormat:
 
 register(JSON_FORMAT)
 register(AVRO_FORMAT)
+register(PROTOBUF_FORMAT)
 register(MSGPACK_FORMAT)

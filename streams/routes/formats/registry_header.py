@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from inferd.schemas.errors import MalformedError
+from inferd.schemas.errors import InvalidValueError, MalformedError
+from inferd.schemas.routes import Format
+from inferd.streams.routes.formats.format import Schemas
 
 HEADER_BYTES = 5
 MAGIC = 0
@@ -25,3 +27,12 @@ def schema_id_of(value: bytes | None) -> int | MalformedError:
 def header_of(schema_id: int) -> bytes:
     """The header of values with this schema."""
     return bytes((MAGIC,)) + schema_id.to_bytes(4, "big")
+
+
+def registry_of(schemas: Schemas | None, options: Format) -> Schemas:
+    """The schemas of the registry; `InvalidValueError` if there is none."""
+    if schemas is None:
+        raise InvalidValueError(
+            f"format {options.name} needs a schema registry (INFERD_SCHEMA_REGISTRY_URL), or a schema in the route"
+        )
+    return schemas

@@ -19,8 +19,9 @@ from inferd.streams.routes.formats.avro.encoder import (
     result_template,
 )
 from inferd.streams.routes.formats.avro.paths import Constant, Found, Place, find
-from inferd.streams.routes.formats.avro.result_schema import check_field_name, full_name, result_schema, widened
+from inferd.streams.routes.formats.avro.result_schema import full_name, result_schema, widened
 from inferd.streams.routes.formats.avro.schema import AvroSchema, Record, parse_avro
+from inferd.streams.routes.formats.field_names import check_field_name
 from inferd.streams.routes.formats.format import (
     Document,
     FailedRecord,
@@ -34,7 +35,7 @@ from inferd.streams.routes.formats.format import (
     Written,
 )
 from inferd.streams.routes.formats.registered_schema import RegisteredSchema
-from inferd.streams.routes.formats.registry_header import HEADER_BYTES, header_of, schema_id_of
+from inferd.streams.routes.formats.registry_header import HEADER_BYTES, header_of, registry_of, schema_id_of
 from inferd.streams.routes.formats.result_fields import failure_fields, prediction_fields
 from inferd.streams.routes.formats.subjects import subject_of
 
@@ -57,23 +58,15 @@ class AvroFormat:
     def reader(self, options: Format, paths: Sequence[Path], new_field: str | None, schemas: Schemas | None) -> Reader:
         if options.schema is None or options.registry:
             given = None if options.schema is None else parse_avro(options.schema).root
-            return RegistryReader(_registry(schemas, options), paths, given, new_field)
+            return RegistryReader(registry_of(schemas, options), paths, given, new_field)
         return GivenReader(RegisteredSchema("AVRO", options.schema), paths, new_field)
 
     def writer(self, options: Format, sink: Sink, schemas: Schemas | None) -> Writer:
         for name in (sink.field, *sink.carry):
             check_field_name(name)
-        registry = _registry(schemas, options) if options.schema is None or options.registry else None
+        registry = registry_of(schemas, options) if options.schema is None or options.registry else None
         headers = _Headers(registry, sink)
         return AvroEnricher(headers) if sink.mode == "enrich" else AvroResults(headers, tuple(sink.carry))
-
-
-def _registry(schemas: Schemas | None, options: Format) -> Schemas:
-    if schemas is None:
-        raise InvalidValueError(
-            f"format {options.name} needs a schema registry (INFERD_SCHEMA_REGISTRY_URL), or a schema in the route"
-        )
-    return schemas
 
 
 @dataclass(frozen=True, slots=True)

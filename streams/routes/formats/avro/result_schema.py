@@ -7,11 +7,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from inferd.schemas.errors import InvalidValueError, SchemaMismatchError
+from inferd.schemas.errors import SchemaMismatchError
 from inferd.schemas.requests import OUTPUTS, OWN_OUTPUTS
 
 NAMESPACE = "ai.inferd"
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 # The branches that `encoder.py` writes by their number.
 SCALAR: Sequence[Any] = ("null", "double", "long", "boolean", "string")
@@ -19,13 +18,6 @@ LIST: Sequence[Any] = (*SCALAR, {"type": "array", "items": [*SCALAR]}, {"type": 
 OUTPUT: Sequence[Any] = (*SCALAR, {"type": "array", "items": [*LIST]}, {"type": "map", "values": [*LIST]})
 """What an output may be: one value of a number, text or boolean, or lists and maps of these up to two deep."""
 RESULT_FIELDS = (*OUTPUTS, OWN_OUTPUTS, "model_id", "version", "error")
-
-
-def check_field_name(name: str) -> str:
-    """`name` if a field of Avro and of Protobuf may have it, else `InvalidValueError`."""
-    if not _NAME.fullmatch(name):
-        raise InvalidValueError(f"sink: the field {name[:80]!r} is no name of Avro or Protobuf: letters, digits and _")
-    return name
 
 
 def result_fields(prefix: str) -> list[dict[str, Any]]:

@@ -1,0 +1,340 @@
+"""The format `protobuf`: with a schema registry, or with a schema that the route gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClass
+
+from inferd.schemas.errors import InferenceError, InvalidValueError, MalformedError, SchemaMismatchError
+from inferd.schemas.requests import OUTPUTS
+from inferd.schemas.routes import Format, Path, Sink
+from inferd.streams.routes.formats.field_names import check_field_name
+from inferd.streams.routes.formats.format import (
+    Document,
+    FailedRecord,
+    Pending,
+    Reader,
+    Schemas,
+    Scored,
+    SourceRecord,
+    Value,
+    Writer,
+    Written,
+)
+from inferd.streams.routes.formats.protobuf.encoder import (
+    delimited,
+    encode_carried,
+    encode_output,
+    encode_result,
+)
+from inferd.streams.routes.formats.protobuf.schema import (
+    RESULT_NUMBERS,
+    ProtobufSchema,
+    parse_schema,
+    result_schema,
+    widened,
+)
+from inferd.streams.routes.formats.protobuf.values import getter
+from inferd.streams.routes.formats.registered_schema import RegisteredSchema
+from inferd.streams.routes.formats.registry_header import HEADER_BYTES, header_of, registry_of, schema_id_of
+from inferd.streams.routes.formats.result_fields import failure_fields, prediction_fields
+from inferd.streams.routes.formats.subjects import subject_of
+
+INDEXES_MAX = 32
+FIRST = b"\0"
+"""The indexes of the first message."""
+_parsed = lru_cache(maxsize=1_024)(parse_schema)
+
+
+class ProtobufFormat:
+    """Records that are messages of a Protobuf schema."""
+
+    name = "protobuf"
+    content_type: str | None = None
+
+    def check(self, options: Format) -> None:
+        if options.data is not None:
+            raise InvalidValueError("format protobuf has no option 'data'")
+        if options.schema is not None:
+            _ = _given(options)
+        elif options.message is not None:
+            raise InvalidValueError("format protobuf: 'message' names one of the given schema; a registry needs none")
+
+    def reader(self, options: Format, paths: Sequence[Path], new_field: str | None, schemas: Schemas | None) -> Reader:
+        if options.schema is None or options.registry:
+            given = None if options.schema is None else _given(options)[1]
+            return RegistryReader(registry_of(schemas, options), paths, given, new_field)
+        schema, message = _given(options)
+        try:
+            writers = _Writers(schema, schema.indexes_of(options.message))
+            return GivenReader(_Plan.make(writers, message, paths, new_field, "the route's schema"))
+        except SchemaMismatchError as error:
+            raise InvalidValueError(error.message) from None
+
+    def writer(self, options: Format, sink: Sink, schemas: Schemas | None) -> Writer:
+        for name in (sink.field, *sink.carry):
+            check_field_name(name)
+        registry = registry_of(schemas, options) if options.schema is None or options.registry else None
+        headers = _Headers(registry, sink)
+        return ProtobufEnricher(headers) if sink.mode == "enrich" else ProtobufResults(headers, tuple(sink.carry))
+
+
+def _given(options: Format) -> tuple[ProtobufSchema, Descriptor]:
+    schema = _parsed(RegisteredSchema("PROTOBUF", options.schema or ""))
+    return schema, schema.message(schema.indexes_of(options.message))
+
+
+@dataclass(frozen=True, slots=True)
+class _Writers:
+    """The schema of a record's writer, and the indexes of its message."""
+
+    schema: ProtobufSchema
+    indexes: tuple[int, ...]
+    registered: RegisteredSchema | None = None
+
+    @property
+    def key(self) -> tuple[int | None, tuple[int, ...]]:
+        return (None if self.registered is None else self.registered.schema_id), self.indexes
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How the records of one writer's message are read."""
+
+    writers: _Writers
+    parse: Callable[[bytes], Any]
+    getters: Sequence[Callable[[Any], Value]]
+
+    @classmethod
+    def make(
+        cls, writers: _Writers, message: Descriptor, paths: Sequence[Path], new_field: str | None, where: str
+    ) -> _Plan:
+        """`message`: in whose terms paths are. Raises `SchemaMismatchError`."""
+        if new_field is not None:
+            widened(writers.schema, writers.indexes, new_field)
+        getters = [getter(path, message, where) for path in paths]
+        return cls(writers, GetMessageClass(message).FromString, getters)
+
+    def read(self, value: bytes) -> Document | InferenceError:
+        """The values of a record without its header."""
+        try:
+            message = self.parse(value)
+        except DecodeError:
+            return MalformedError("record: the value is not a message of its schema")
+        return Document([get(message) for get in self.getters], self.writers)
+
+
+class GivenReader:
+    """Reads records of one schema, without a header."""
+
+    def __init__(self, plan: _Plan) -> None:
+        self._plan = plan
+
+    def read(self, records: Sequence[SourceRecord]) -> Sequence[Document | InferenceError | Pending]:
+        return [self._plan.read(record.value or b"") for record in records]
+
+
+class RegistryReader:
+    """Reads records with the header of a schema registry and the indexes of their message."""
+
+    def __init__(
+        self, schemas: Schemas, paths: Sequence[Path], expected: Descriptor | None, new_field: str | None
+    ) -> None:
+        self._schemas, self._paths, self._expected, self._new_field = schemas, paths, expected, new_field
+        self._plans: dict[tuple[int, tuple[int, ...]], _Plan | InferenceError] = {}
+
+    def read(self, records: Sequence[SourceRecord]) -> Sequence[Document | InferenceError | Pending]:
+        return [self._read(record.value) for record in records]
+
+    def _read(self, value: bytes | None) -> Document | InferenceError | Pending:
+        schema_id = schema_id_of(value)
+        if isinstance(schema_id, MalformedError):
+            return schema_id
+        assert value is not None
+        try:
+            indexes, start = indexes_at(value, HEADER_BYTES)
+        except (IndexError, ValueError):
+            return MalformedError("record: the indexes of its message are broken")
+        plan = self._plans.get((schema_id, indexes))
+        if plan is None:
+            schema = self._schemas.get(schema_id)
+            if not isinstance(schema, RegisteredSchema):
+                return schema
+            plan = self._plans[schema_id, indexes] = self._plan(schema, indexes)
+        return plan if isinstance(plan, InferenceError) else plan.read(value[start:])
+
+    def _plan(self, schema: RegisteredSchema, indexes: tuple[int, ...]) -> _Plan | InferenceError:
+        where = f"schema {schema.schema_id}"
+        if schema.kind != "PROTOBUF":
+            return SchemaMismatchError(f"record: {where} is of the kind {schema.kind}, expected PROTOBUF")
+        try:
+            parsed = _parsed(replace(schema, schema_id=None))
+            message = parsed.message(indexes)
+            writers = _Writers(parsed, indexes, schema)
+            return _Plan.make(writers, self._expected or message, self._paths, self._new_field, where)
+        except InvalidValueError as error:
+            return SchemaMismatchError(f"record: {where}: {error.message}")
+        except InferenceError as error:
+            return error
+
+
+def indexes_at(value: bytes, at: int) -> tuple[tuple[int, ...], int]:
+    """The indexes of a record's message, and the position after them. `ValueError` or `IndexError` if broken."""
+    count, at = _zigzag(value, at)
+    if count == 0:
+        return (0,), at
+    if not 0 < count <= INDEXES_MAX:
+        raise ValueError(count)
+    indexes = []
+    for _ in range(count):
+        index, at = _zigzag(value, at)
+        indexes.append(index)
+    return tuple(indexes), at
+
+
+def _zigzag(value: bytes, at: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        byte = value[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return (number >> 1) ^ -(number & 1), at
+        if shift >= 35:
+            raise ValueError(number)
+
+
+class _Headers:
+    """The headers of written values, whose schemas are registered when they are needed first."""
+
+    def __init__(self, schemas: Schemas | None, sink: Sink) -> None:
+        self._schemas = schemas
+        self.sink = sink
+        self._known: dict[Any, tuple[bytes, int]] = {}
+
+    def widened(self, writers: _Writers) -> tuple[bytes, int] | InferenceError | Pending:
+        """The header of enriched records of a writer's message, and the number of the field."""
+        known = self._known.get(writers.key)
+        if known is not None:
+            return known
+        try:
+            text, number = widened(writers.schema, writers.indexes, self.sink.field)
+        except InferenceError as error:
+            return error
+        registered = writers.registered
+        references = () if registered is None else registered.references
+        name = writers.schema.message(writers.indexes).full_name
+        return self._register(writers.key, name, RegisteredSchema("PROTOBUF", text, references), number)
+
+    def results(self, carried: Sequence[str]) -> bytes | InferenceError | Pending:
+        """The header of results, with the indexes of their message."""
+        known = self._known.get("results")
+        if known is None:
+            text, name = result_schema(self.sink.topic, carried)
+            made = self._register("results", name, RegisteredSchema("PROTOBUF", text), 0)
+            if not isinstance(made, tuple):
+                return made
+            known = made
+        return known[0] + FIRST if known[0] else b""
+
+    def _register(
+        self, key: Any, name: str, schema: RegisteredSchema, number: int
+    ) -> tuple[bytes, int] | InferenceError | Pending:
+        if self._schemas is None:
+            header = b""
+        else:
+            subject = subject_of(self.sink.subjects, self.sink.topic, name)
+            schema_id = self._schemas.register(subject, schema)
+            if not isinstance(schema_id, int):
+                return schema_id
+            header = header_of(schema_id)
+        self._known[key] = header, number
+        return self._known[key]
+
+
+def _encoded_results(scored: Scored) -> Sequence[bytes | InferenceError]:
+    """The fields of the result of each record."""
+    only = scored.outputs[0] if len(scored.outputs) == 1 else None
+    if only not in OUTPUTS:
+        return [_tried(encode_result, fields) for fields in prediction_fields(scored)]
+    number, tail = RESULT_NUMBERS[only], encode_result({"model_id": scored.model_id, "version": scored.version})
+    return [_tried(lambda value: delimited(number, encode_output(value)) + tail, each) for each in scored.columns[0]]
+
+
+def _tried(encode: Callable[[Any], bytes], value: Any) -> bytes | InferenceError:
+    try:
+        return encode(value)
+    except InvalidValueError as error:
+        return error
+
+
+class ProtobufEnricher:
+    """Writes the original message plus one field, under the widened schema."""
+
+    def __init__(self, headers: _Headers) -> None:
+        self._headers = headers
+
+    def predictions(
+        self,
+        records: Sequence[SourceRecord],
+        documents: Sequence[Document],
+        scored: Scored,
+        carried: Sequence[Sequence[Value]],
+    ) -> Sequence[Written]:
+        return [
+            self._written(record, document, result)
+            for record, document, result in zip(records, documents, _encoded_results(scored), strict=True)
+        ]
+
+    def failure(
+        self, record: SourceRecord, document: Document, failed: FailedRecord, carried: Sequence[Value]
+    ) -> Written:
+        return self._written(record, document, encode_result(failure_fields(failed)))
+
+    def _written(self, record: SourceRecord, document: Document, result: bytes | InferenceError) -> Written:
+        if isinstance(result, InferenceError):
+            return result
+        made = self._headers.widened(document.schema)
+        if not isinstance(made, tuple):
+            return made
+        header, number = made
+        return b"".join((header, (record.value or b"")[len(header) :], delimited(number, result)))
+
+
+class ProtobufResults:
+    """Writes the carried fields and the fields of the result, under a schema of inferd's own."""
+
+    def __init__(self, headers: _Headers, carried: Sequence[str]) -> None:
+        self._headers, self._carried = headers, carried
+
+    def predictions(
+        self,
+        records: Sequence[SourceRecord],
+        documents: Sequence[Document],
+        scored: Scored,
+        carried: Sequence[Sequence[Value]],
+    ) -> Sequence[Written]:
+        results = _encoded_results(scored)
+        pairs = zip(carried or [()] * len(results), results, strict=True)
+        return [self._written(values, result) for values, result in pairs]
+
+    def failure(
+        self, record: SourceRecord, document: Document, failed: FailedRecord, carried: Sequence[Value]
+    ) -> Written:
+        return self._written(carried, encode_result(failure_fields(failed)))
+
+    def _written(self, carried: Sequence[Value], result: bytes | InferenceError) -> Written:
+        if isinstance(result, InferenceError):
+            return result
+        header = self._headers.results(self._carried)
+        return header + result + encode_carried(carried) if isinstance(header, bytes) else header
+
+
+PROTOBUF_FORMAT = ProtobufFormat()
