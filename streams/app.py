@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -15,6 +15,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from inferd.schemas.errors import DeadlineExceededError, ModelNotFoundError, ModelNotReadyError
+from inferd.schemas.routes import Route
 from inferd.schemas.topics import TenantTopics
 from inferd.streams.admission import Admission
 from inferd.streams.composition import TenantParts, compose_routes, compose_tenants, guarantee_of
@@ -158,6 +159,10 @@ class Streams:
         self._run(self._watch_topics(group, lane), "topics")
         self._run(routes.run(group, lane, partial(self._follow_lane, lane)), "routes")
         self._run(self.admission.run(follower), "admission")
+
+    def routes_of(self, tenant: str) -> Collection[Route]:
+        """The routes of a tenant, as their records say."""
+        return list(self.route_table.routes.get(tenant, {}).values())
 
     def _follow_lane(self, lane: Lane) -> None:
         """Tells the consumer which topics the lane reads."""

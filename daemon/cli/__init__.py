@@ -40,6 +40,7 @@ COMMANDS = {
     "routes": CommandInfo("inferd.daemon.cli.routes:routes", "Score topics that exist, in their own format."),
     "dead-letters": CommandInfo("inferd.daemon.cli.dead_letters:dead_letters", "List and show rejected records."),
     "doctor": CommandInfo("inferd.daemon.cli.doctor:doctor", "Check broker, topics, models and this machine."),
+    "asyncapi": CommandInfo("inferd.daemon.cli.asyncapi:asyncapi", "Print the AsyncAPI document of the topics."),
     "demo": CommandInfo("inferd.daemon.demo:demo", "Run a demo: train, deploy and score on real data."),
 }
 

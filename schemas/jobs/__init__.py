@@ -9,6 +9,7 @@ from inferd.schemas.jobs.chunk_codec import (
     encode_chunk_result,
 )
 from inferd.schemas.jobs.codec import (
+    JOB_MESSAGES,
     LABELS_BYTES_MAX,
     decode_job_message,
     encode_cancel,
@@ -48,6 +49,7 @@ from inferd.schemas.jobs.rows import RowBatch, hashed_row_batch, job_message_lim
 from inferd.schemas.jobs.status_codec import decode_status, encode_status
 
 __all__ = [
+    "JOB_MESSAGES",
     "LABELS_BYTES_MAX",
     "PHASES",
     "RANGES_MAX",

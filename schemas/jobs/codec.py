@@ -71,6 +71,15 @@ class _Retry(msgspec.Struct, tag_field="type", tag="retry", forbid_unknown_field
     pass
 
 
+JOB_MESSAGES: Mapping[str, type[msgspec.Struct]] = {
+    "open": _Open,
+    "rows": _Rows,
+    "close": _Close,
+    "submit": _Submit,
+    "cancel": _Cancel,
+    "retry": _Retry,
+}
+"""The wire type of each message, by its `type`; `input_batch` is not decoded."""
 _MESSAGE = Decoders(_Open | _Submit | _Rows | _Close | _Cancel | _Retry)
 _FIELDS = Decoders(dict[str, msgspec.Raw])
 _RANGES = ("Expected `int` >=", "Expected `int` <=", "Expected `array` of length", "Integer value out of range")

@@ -16,6 +16,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from tests.fixtures.asyncapi_rules import faults, validator
 from tests.fixtures.workers import Cluster, StartWorker, TrainedModel, Worker, until
 
 OIP = "application/vnd.oip.v2+json"
@@ -128,7 +129,10 @@ def test_the_open_inference_protocol(
 
 @both_guarantees
 def test_cloud_events(guarantee: str, cluster: Cluster, model: TrainedModel, start_worker: StartWorker) -> None:
-    _, sender = run(cluster, model, start_worker, processing_guarantee=guarantee)
+    worker, sender = run(cluster, model, start_worker, processing_guarantee=guarantee)
+    document = worker.get("/asyncapi.json")[1]
+    assert faults(document) == []
+    structured = validator(document, document["components"]["messages"]["resultEvent"]["payload"])
     expected = model.booster.predict([[0.5] * 10], num_threads=1)[0]
     for mode in MODES:
         sender.send_event(event(mode, f"{mode}.json"))
@@ -140,6 +144,8 @@ def test_cloud_events(guarantee: str, cluster: Cluster, model: TrainedModel, sta
     found = sender.results(*keys)
     for place, key in enumerate(keys):
         made = read_event(found[key])
+        if key.startswith("structured"):
+            structured.validate(json.loads(found[key].value()))
         failed = key.endswith("error")
         assert made.get_attributes() == made.get_attributes() | {
             "id": f"{cluster.topics.name('requests')}-0-{place}", "source": cluster.namespace, "subject": "demo",

@@ -13,15 +13,11 @@ from inferd.daemon.http.core.admission import ADMISSION, Admission
 from inferd.daemon.http.core.application import LIMITS, AppLimits, create_app
 from inferd.daemon.http.core.bodies import BodyReader, codec_of_request, content_coding, read_body
 from inferd.daemon.http.core.body_types import (
-    REFERENCE_PATTERN,
     Form,
     Health,
-    Id,
     JobBody,
     JobsAnswer,
     Live,
-    PredictionAnswer,
-    PredictionBody,
 )
 from inferd.daemon.http.core.browsers import REQUEST_HEADER, allowed_hosts_of
 from inferd.daemon.http.core.errors import (
@@ -65,7 +61,6 @@ __all__ = [
     "LIMITS",
     "PEERS",
     "PEER_PATH",
-    "REFERENCE_PATTERN",
     "REQUEST_HEADER",
     "SAFE_HEADERS",
     "TENANT_HEADER",
@@ -78,15 +73,12 @@ __all__ = [
     "Form",
     "Health",
     "HttpServer",
-    "Id",
     "JobBody",
     "JobsAnswer",
     "Live",
     "NotAcceptableError",
     "PeerProof",
     "Peers",
-    "PredictionAnswer",
-    "PredictionBody",
     "RequestTimeoutError",
     "Respond",
     "Shares",

@@ -1,5 +1,6 @@
 """The routes for predictions, jobs, models and observation; `services` has the protocols of their backends."""
 
+from inferd.daemon.http.routes.asyncapi import RoutesOf, add_asyncapi
 from inferd.daemon.http.routes.forwarding import Forwarding
 from inferd.daemon.http.routes.jobs import add_jobs
 from inferd.daemon.http.routes.models import add_models
@@ -28,8 +29,10 @@ __all__ = [
     "ModelVersion",
     "Models",
     "Predictions",
+    "RoutesOf",
     "Uploads",
     "VersionOverview",
+    "add_asyncapi",
     "add_jobs",
     "add_models",
     "add_observation",

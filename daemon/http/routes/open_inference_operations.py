@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from inferd.daemon.http.core import REFERENCE_PATTERN, Health
+from inferd.daemon.http.core import Health
 from inferd.daemon.http.routes.operation import BYTES, JSON, Error, Operation, Parameter
 from inferd.daemon.http.routes.operations import BODY, BUSY, CSRF_HEADER, DEADLINE, MODELS, TENANT, VALUES
 from inferd.schemas.errors import DeadlineExceededError, InternalError, ModelNotReadyError
@@ -23,7 +23,7 @@ from inferd.schemas.open_inference import (
     RepositoryModel,
     ServerMetadata,
 )
-from inferd.schemas.requests import NAME_PATTERN
+from inferd.schemas.requests import NAME_PATTERN, REFERENCE_PATTERN
 
 MODEL = Parameter("model_id", "path", Annotated[str, Meta(pattern=REFERENCE_PATTERN)], "name")
 VERSION = Parameter(

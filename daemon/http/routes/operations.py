@@ -9,19 +9,15 @@ from msgspec import Meta
 from inferd.daemon.http.core import (
     CHALLENGE_CHARS_MAX,
     PEER_PATH,
-    REFERENCE_PATTERN,
     REQUEST_HEADER,
     ForbiddenError,
     Form,
     Health,
-    Id,
     JobBody,
     JobsAnswer,
     Live,
     NotAcceptableError,
     PeerProof,
-    PredictionAnswer,
-    PredictionBody,
     RequestTimeoutError,
     UnauthorizedError,
     UnavailableError,
@@ -55,7 +51,13 @@ from inferd.schemas.errors import (
 from inferd.schemas.headers import DEADLINE_MS_MAX
 from inferd.schemas.jobs import JobStatus, Phase
 from inferd.schemas.models import Alias, Manifest, VersionExistsError, VersionInUseError
-from inferd.schemas.requests import NAME_PATTERN
+from inferd.schemas.requests import (
+    NAME_PATTERN,
+    REFERENCE_PATTERN,
+    Id,
+    PredictionAnswer,
+    PredictionBody,
+)
 
 MODEL = Parameter("model_id", "path", Annotated[str, Meta(pattern=REFERENCE_PATTERN)], "name, name:version, name@alias")
 NAME = Parameter("model_id", "path", Annotated[str, Meta(pattern=f"^{NAME_PATTERN}$")], "model name")
@@ -350,6 +352,14 @@ OPERATIONS: tuple[Operation, ...] = (
         path="/openapi.json",
         name="openapi",
         summary="This document.",
+        answers={200: None},
+        errors=GUARDED,
+    ),
+    Operation(
+        method="get",
+        path="/asyncapi.json",
+        name="asyncapi",
+        summary="The AsyncAPI 3 document of the topics on Kafka, and of the routes.",
         answers={200: None},
         errors=GUARDED,
     ),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from inferd.daemon.application import application_of
 from inferd.daemon.http.core import (
     Access,
     Admission,
@@ -22,7 +23,9 @@ from inferd.daemon.http.routes import (
     Forwarding,
     Models,
     Predictions,
+    RoutesOf,
     Uploads,
+    add_asyncapi,
     add_jobs,
     add_models,
     add_observation,
@@ -45,8 +48,10 @@ def worker_app(
     jobs: StreamsJobs,
     own_url: Callable[[], str],
     user_routes: UserRoutes | None = None,
+    routes_of: RoutesOf = lambda _tenant: (),
 ) -> web.Application:
-    """The application of a worker; `user_routes` take precedence. `own_url`: the URL at which other workers reach it.
+    """The application of a worker; `user_routes` take precedence. `own_url`: the URL at which other workers reach it;
+    `routes_of`: the routes of a tenant.
 
     Raises `ServerError` if the file of tokens or of secrets cannot be used.
     """
@@ -64,6 +69,7 @@ def worker_app(
     add_open_inference(app, readyz, settings.streams().limits)
     add_peer(app)
     add_openapi(app)
+    add_asyncapi(app, application_of(settings), routes_of)
     return app
 
 

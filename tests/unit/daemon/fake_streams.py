@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from inferd.schemas.routes import Route
 from inferd.streams.inference.cache.cache import CacheSnapshot
 from inferd.streams.settings import StreamSettings
 from inferd.streams.telemetry.snapshot import (
@@ -164,6 +165,9 @@ class FakeStreams:
 
     def peers(self) -> frozenset[str]:
         return frozenset()
+
+    def routes_of(self, _tenant: str) -> list[Route]:
+        return []
 
     def snapshot(self) -> StreamsSnapshot:
         return self.said

@@ -12,10 +12,12 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from inferd.daemon.application import application_of
 from inferd.daemon.http.core.access import ACCESS, Access
 from inferd.daemon.http.core.admission import Admission
 from inferd.daemon.http.core.application import AppLimits, create_app
 from inferd.daemon.http.core.peers import add_peer
+from inferd.daemon.http.routes.asyncapi import add_asyncapi
 from inferd.daemon.http.routes.jobs import add_jobs
 from inferd.daemon.http.routes.models import add_models
 from inferd.daemon.http.routes.observation import add_observation, readyz
@@ -56,6 +58,7 @@ from inferd.schemas.models.model import (
 )
 from inferd.schemas.requests.request import InputData, ModelReference, TensorRows
 from inferd.schemas.requests.result import Prediction
+from inferd.schemas.routes import Route
 from tests.unit.daemon.fake_streams import FakeStreams
 
 UNKNOWN = "other"
@@ -241,6 +244,7 @@ class FakeWorker:
         self.board.attach(self.streams)
         self.board.enter("running", "")
         self.predictions, self.models, self.jobs = FakePredictions(), FakeModels(), FakeJobs()
+        self.routes: dict[str, list[Route]] = {}
         self.app = create_app(access=access, admission=admission, limits=limits or AppLimits())
         if own is not None:
             own.add_to(self.app)
@@ -254,6 +258,8 @@ class FakeWorker:
         add_peer(app)
         add_open_inference(app, readyz, DEFAULT_LIMITS)
         add_openapi(app)
+        application = application_of(Settings.from_environment({}))
+        add_asyncapi(app, application, lambda tenant: self.routes.get(tenant, []))
 
 
 def _manifest(deploy: Deploy, version: int, content: bytes) -> Manifest:

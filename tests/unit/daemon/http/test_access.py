@@ -77,7 +77,18 @@ async def test_probes_and_the_page_need_no_token(client: Client, path: str) -> N
     assert "secret" not in await answer.text()
 
 
-GUARDED = ["/status", "/metrics", "/openapi.json", "/models", "/models/m", "/jobs", "/jobs/1", "/nothing", "/predict/m"]
+GUARDED = [
+    "/status",
+    "/metrics",
+    "/openapi.json",
+    "/asyncapi.json",
+    "/models",
+    "/models/m",
+    "/jobs",
+    "/jobs/1",
+    "/nothing",
+    "/predict/m",
+]
 
 
 @pytest.mark.parametrize("path", GUARDED)

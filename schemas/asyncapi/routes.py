@@ -1,0 +1,58 @@
+"""Routes as channels: the topics of other applications that inferd reads and writes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from inferd.schemas.asyncapi.channels import Action, Channel
+from inferd.schemas.routes import Format, Route
+
+_TYPES = {
+    "json": "application/json",
+    "msgpack": "application/msgpack",
+    "avro": "application/vnd.apache.avro",
+    "protobuf": "application/x-protobuf",
+    "oip": "application/vnd.oip.v2+json",
+    "cloudevents": "application/cloudevents+json",
+}
+"""Content type by name of the format; others have none here."""
+_AVRO, _PROTOBUF = "application/vnd.apache.avro;version=1.9.0", "application/vnd.google.protobuf;version=3"
+
+
+def route_channels(tenant: str, routes: Iterable[Route]) -> tuple[Channel, ...]:
+    """The channels of a tenant's routes: each source topic is received, each sink is sent."""
+    return tuple(channel for route in routes for channel in _channels(tenant, route))
+
+
+def _channels(tenant: str, route: Route) -> Iterable[Channel]:
+    for topic in route.source.topics:
+        yield _channel(tenant, route, topic, "receive", f"Records that the route {route.name} scores.", _source(route))
+    added = f"with the field {route.sink.field}" if route.sink.mode == "enrich" else "of results"
+    summary = f"Records {added}, written by the route {route.name}."
+    yield _channel(tenant, route, route.sink.topic, "send", summary, _message(route.source.format, {}))
+
+
+def _channel(tenant: str, route: Route, topic: str, action: Action, summary: str, raw: Mapping[str, Any]) -> Channel:
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", f"route-{tenant}-{route.name}-{topic}")
+    return Channel(name=name, address=topic, summary=summary, messages=(), actions=(action,), raw=raw)
+
+
+def _source(route: Route) -> dict[str, Any]:
+    given, name = route.source.format.schema, route.source.format.name
+    if given is None or name not in ("avro", "protobuf"):
+        return _message(route.source.format, {})
+    schema = (
+        {"schemaFormat": _AVRO, "schema": msgspec.json.decode(given)}
+        if name == "avro"
+        else {"schemaFormat": _PROTOBUF, "schema": given}
+    )
+    return _message(route.source.format, {"payload": schema})
+
+
+def _message(format_: Format, payload: Mapping[str, Any]) -> dict[str, Any]:
+    known = {"contentType": _TYPES[format_.name]} if format_.name in _TYPES else {}
+    return {"summary": f"A record in the format {format_.name}.", **known, **payload}
