@@ -22,7 +22,15 @@ from inferd.daemon import cluster
 from inferd.daemon.custom_classes import load_custom
 from inferd.daemon.http.core import ADMISSION, HttpServer
 from inferd.daemon.http.routes import Predictions
-from inferd.daemon.http.worker import ClusterModels, JobStreams, StreamsJobs, StreamsPredictions, worker_app
+from inferd.daemon.http.worker import (
+    Backends,
+    ClusterModels,
+    ClusterRoutes,
+    JobStreams,
+    StreamsJobs,
+    StreamsPredictions,
+    worker_app,
+)
 from inferd.daemon.settings import Settings, SettingsError, worker_warnings
 from inferd.daemon.supervision import (
     EXIT_DRAIN_TIMEOUT,
@@ -146,10 +154,9 @@ class WorkerProcess:
         own = load_custom(settings)
         self._custom = own.custom
         self._models = ClusterModels(settings, self.board.snapshot)
-        app = worker_app(
-            settings, self.board, self._predictions, self._models, self._jobs, self._own_url, own.routes,
-            self._routes_of,
-        )  # fmt: skip
+        routes = ClusterRoutes(settings, self._models, self.board.snapshot)
+        backends = Backends(self._predictions, self._models, routes, self._jobs)
+        app = worker_app(settings, self.board, backends, self._own_url, own.routes, self._routes_of)
         self._admission = app[ADMISSION]
         self.http = HttpServer(app, settings.http_host, settings.http_port, idle_timeout_s=settings.http_idle_timeout_s)
         self._settings, self._signals = settings, signals

@@ -19,10 +19,12 @@ from inferd.client import (
 from inferd.errors import ClientClosedError
 from inferd.jobs import JobRow, OnProgress
 from inferd.models import ModelList
+from inferd.routes import Start
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.jobs import ChunkResult, JobStatus
 from inferd.schemas.models import Alias, Manifest
 from inferd.schemas.requests import Output, Prediction, Result
+from inferd.schemas.routes import Route
 
 T = TypeVar("T")
 
@@ -209,6 +211,20 @@ class SyncClient:
     def models(self, *, timeout_s: float = TIMEOUT_S) -> ModelList:
         """Like `Client.models`."""
         return self._wait(self._client.models(timeout_s=timeout_s))
+
+    def create_route(
+        self, route: Route, *, start: Start = "latest", replace: bool = False, timeout_s: float = TIMEOUT_S
+    ) -> Route:
+        """Like `Client.create_route`."""
+        return self._wait(self._client.create_route(route, start=start, replace=replace, timeout_s=timeout_s))
+
+    def routes(self, *, timeout_s: float = TIMEOUT_S) -> list[Route]:
+        """Like `Client.routes`."""
+        return self._wait(self._client.routes(timeout_s=timeout_s))
+
+    def remove_route(self, name: str, *, timeout_s: float = TIMEOUT_S) -> None:
+        """Like `Client.remove_route`."""
+        self._wait(self._client.remove_route(name, timeout_s=timeout_s))
 
     def _iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
         chunks = _Chunks(items)

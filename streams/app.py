@@ -18,7 +18,7 @@ from inferd.schemas.errors import DeadlineExceededError, ModelNotFoundError, Mod
 from inferd.schemas.routes import Route
 from inferd.schemas.topics import TenantTopics
 from inferd.streams.admission import Admission
-from inferd.streams.composition import TenantParts, compose_routes, compose_tenants, guarantee_of
+from inferd.streams.composition import RouteInputs, TenantParts, compose_routes, compose_tenants, guarantee_of
 from inferd.streams.connection import set_bulk_topics
 from inferd.streams.faust_app import FaustGroup, create_app, owner_urls
 from inferd.streams.group import LaneApp, LaneConsumer, instance_id_conflict, kafka_tps
@@ -144,8 +144,8 @@ class Streams:
             parts.requests.direct.wake = partial(lane.wake, parts.requests.topic)
         self.admission.admit(follower)
         routes = self.routes = compose_routes(
-            self.settings, self.route_table, self.tenants, follower, self.route_measures, self.topics, destinations,
-            self.admission, self._open_schemas(),
+            self.settings, RouteInputs(self.route_table, self.route_measures, self._open_schemas()), self.tenants,
+            follower, self.topics, destinations, self.admission,
         )  # fmt: skip
         lane.add(await routes.first())
         self._follow_lane(lane)
@@ -386,7 +386,9 @@ class Streams:
         if self.lane is None or self._app is None or not self.lane.settled:
             return problems
         assigned = owner_urls(self._app).keys() | self.lane.assigned
-        problems += self.topics.unowned_reasons(self._readable(self.lane), assigned, self._app.partitions_max)
+        # A route that cannot be served is its own problem (`RouteSnapshot`): the worker is ready.
+        own = {topic for topic, kind in self.lane.kinds.items() if kind != "routes"}
+        problems += self.topics.unowned_reasons(self._readable(self.lane) & own, assigned, self._app.partitions_max)
         return problems + self.lane.unserved
 
     async def _ping(self, follower: ModelFollower) -> None:

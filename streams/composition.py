@@ -94,18 +94,28 @@ def compose_tenants(
     return parts
 
 
-def compose_routes(  # noqa: PLR0913, PLR0917 (the parts that it composes)
+@dataclass(frozen=True, slots=True)
+class RouteInputs:
+    """What the routes of a worker are made from."""
+
+    table: RouteTable
+    measures: LaneMeasures
+    """Apart from those of requests."""
+    schemas: Schemas | None
+    """Those of the schema registry, if there is one."""
+
+
+def compose_routes(
     settings: StreamSettings,
-    table: RouteTable,
+    inputs: RouteInputs,
     tenants: Mapping[str, TenantParts],
     follower: ModelFollower,
-    measures: LaneMeasures,
     topics: TopicWatch,
     destinations: Destinations,
     admission: Admission,
-    schemas: Schemas | None,
 ) -> RouteService:
-    """The routes of a worker. `measures`: those of routes, apart from those of requests. `schemas`: of a registry."""
+    """The routes of a worker."""
+    table, measures, schemas = inputs.table, inputs.measures, inputs.schemas
 
     def scorer(tenant: str, route: Route) -> RouteScorer:
         return RouteScorer(route, follower.catalogs[tenant], settings.limits, schemas)
@@ -114,7 +124,8 @@ def compose_routes(  # noqa: PLR0913, PLR0917 (the parts that it composes)
         runner = PredictionRunner("inferd-routes", measures, settings.lane.inline_ms_max)
         scoring = BatchScoring(measures, BatchSizer(settings.lane), runner, time.time)
         context = RouteContext(
-            topics=names, worker_id=settings.worker_id, destinations=destinations, partitions_of=topics.partitions_of,
+            topics=names, worker_id=settings.worker_id, measures=measures, destinations=destinations,
+            partitions_of=topics.partitions_of,
             predictions=tenants[names.tenant].requests.predictions, on_demand=follower.on_demand,
         )  # fmt: skip
         return RouteProcessor(context, topic, scorer, scoring)

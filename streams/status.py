@@ -18,6 +18,7 @@ from inferd.streams.inference import Version, accelerated, scores_batches
 from inferd.streams.inference.cache import CacheSnapshot
 from inferd.streams.lane import Lane, Partition
 from inferd.streams.models.follower import ModelFollower
+from inferd.streams.routes import RouteService
 from inferd.streams.settings import StreamSettings
 from inferd.streams.telemetry import (
     NOTHING,
@@ -29,6 +30,7 @@ from inferd.streams.telemetry import (
     ModelSnapshot,
     PartitionSnapshot,
     Phase,
+    RouteSnapshot,
     StreamsSnapshot,
     TenantSnapshot,
     WaitSnapshot,
@@ -45,6 +47,8 @@ class StreamsView(Protocol):
 
     settings: StreamSettings
     measures: LaneMeasures
+    route_measures: LaneMeasures
+    routes: RouteService | None
     admission: Admission
     follower: ModelFollower | None
     lane: Lane | None
@@ -98,6 +102,9 @@ def take_snapshot(streams: StreamsView, phase: Phase, phase_for_s: float) -> Str
         last_error=_last_error(streams),
         model_memory=memory.snapshot() if memory is not None else ModelMemorySnapshot.empty(bytes_max),
         model_wait=memory.waits.snapshot() if memory is not None else NOTHING,
+        routes=_routes(streams, partitions),
+        route_queue=streams.route_measures.queue.snapshot(),
+        route_end_to_end=streams.route_measures.end_to_end.snapshot(),
         waiting=tuple(WaitSnapshot(tenant, reason) for tenant, reason in streams.admission.waits.items()),
     )
 
@@ -106,7 +113,12 @@ def _last_error(streams: StreamsView) -> str | None:
     of_tenants = [f"tenant {tenant} waits: {reason}" for tenant, reason in streams.admission.waits.items()]
     of_topics = next(iter(streams.topic_problems()), None)
     of_models = streams.follower.fault if streams.follower is not None else None
-    return fault_of(streams) or "; ".join(of_tenants) or of_topics or of_models
+    return fault_of(streams) or "; ".join(of_tenants) or of_topics or of_models or _of_routes(streams)
+
+
+def _of_routes(streams: StreamsView) -> str | None:
+    routes = _routes(streams, [])
+    return next((f"route {each.route} is {each.state}: {each.reason}" for each in routes if each.reason), None)
 
 
 def fault_of(streams: StreamsView) -> str | None:
@@ -146,7 +158,9 @@ def _unready(streams: StreamsView, phase: Phase, partitions: Sequence[Partition]
 
 def _partition(streams: StreamsView, partition: Partition) -> PartitionSnapshot:
     end = streams.highwater(partition.tp)
+    assert streams.lane is not None
     return PartitionSnapshot(
+        tenant=streams.lane.tenant_of(partition.tp.topic),
         topic=partition.tp.topic,
         partition=partition.tp.partition,
         position=partition.next_take,
@@ -183,6 +197,13 @@ def _jobs(tenant: str, parts: TenantParts) -> JobsSnapshot:
         chunk_rows=scored.rows,
         chunk_s=scored.seconds,
     )
+
+
+def _routes(streams: StreamsView, partitions: Sequence[Partition]) -> tuple[RouteSnapshot, ...]:
+    if streams.routes is None:
+        return ()
+    ends = {partition.tp: streams.highwater(partition.tp) for partition in partitions}
+    return streams.routes.snapshots(partitions, ends)
 
 
 def _caches(streams: StreamsView) -> tuple[CacheSnapshot, ...]:

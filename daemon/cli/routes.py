@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from inferd.daemon.cli.jobs.submit import parse_deadline
-from inferd.daemon.cli.options import Target, broker_options
-from inferd.daemon.cli.output import report, write_json, write_result, write_table
+from inferd.daemon.cli.options import Target, broker_options, settings_options
+from inferd.daemon.cli.output import OutputFormat, report, write_json, write_result, write_table
 from inferd.daemon.cli.predict.command import OUTPUTS_HELP, parse_outputs
 from inferd.daemon.cli.session import run_with_broker
+from inferd.daemon.printable import printable
+from inferd.daemon.settings import Settings
+from inferd.daemon.value_view import view_of
 from inferd.schemas.requests import DEFAULT_OUTPUTS, Scalar
 from inferd.schemas.routes import (
     Format,
@@ -27,6 +30,7 @@ from inferd.schemas.routes import (
 )
 
 if TYPE_CHECKING:
+    from inferd.daemon.route_trial import TriedRecord
     from inferd.routes import Start
 
 LIST_COLUMNS = ("route", "from", "format", "model", "to", "mode", "field", "created")
@@ -178,6 +182,34 @@ def create(name: str, target: Target, **options: Any) -> None:
     )
 
 
+@routes.command("try", epilog="Example: inferd routes try orders --limit 5")
+@click.argument("name")
+@click.option("--limit", type=click.IntRange(1, 1_000), default=5, show_default=True, help="Number of records.")
+@settings_options()
+def try_command(name: str, limit: int, settings: Settings, output: OutputFormat) -> None:
+    """Print what the route NAME would write for the latest records of its sources. Writes nothing.
+
+    The models of the tenant are loaded on this machine.
+    """
+    from inferd.daemon.route_trial import try_route
+
+    if len(settings.tenants) > 1:
+        raise click.UsageError(f"several tenants are set ({', '.join(settings.tenants)}): choose one with --tenant")
+    streams = settings.streams()
+    tried = run_with_broker(streams.connection, lambda: try_route(streams, settings.tenants[0], name, limit))
+    if output == "json":
+        write_json([_tried_fields(each) for each in tried])
+        return
+    for each in tried:
+        click.echo(printable(f"{each.topic} partition {each.partition} offset {each.offset}, key {_shown(each.key)}"))
+        if each.error is not None:
+            click.echo(printable(f"  {each.error.code}: {each.error.message}"))
+        for line in view_of(each.value).lines:
+            click.echo(printable(f"  {line}"))
+    if not tried:
+        report("the sources have no records")
+
+
 @routes.command("list", epilog="Example: inferd routes list --output json")
 @broker_options
 def list_routes(target: Target) -> None:
@@ -210,6 +242,26 @@ def remove(name: str, target: Target) -> None:
 
     run_with_broker(target.connection, run)
     write_result(target.output, {"removed": name}, ("removed",), [[name]])
+
+
+def _tried_fields(tried: TriedRecord) -> dict[str, Any]:
+    view = view_of(tried.value)
+    fields: dict[str, Any] = {"topic": tried.topic, "partition": tried.partition, "offset": tried.offset}
+    fields["key"] = None if tried.key is None else _shown(tried.key)
+    fields["value"] = view.value if view.format in ("json", "msgpack") else (tried.value or b"").hex() or None
+    if tried.error is not None:
+        fields["error"] = {"code": tried.error.code, "message": tried.error.message}
+    return fields
+
+
+def _shown(key: bytes | None) -> str:
+    """A key as text, or in hexadecimal digits."""
+    if key is None:
+        return "none"
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        return key.hex()
 
 
 def _check_locally(route: Route) -> None:

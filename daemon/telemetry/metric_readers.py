@@ -20,6 +20,8 @@ from inferd.streams.telemetry import (
     ModelSnapshot,
     PartitionSnapshot,
     Phase,
+    RouteSnapshot,
+    RouteState,
     StreamsSnapshot,
     TenantSnapshot,
 )
@@ -121,6 +123,31 @@ def of_jobs(name: str, type_: MetricType, meaning: str, value: Callable[[JobsSna
         return [((item.tenant,), value(item)) for item in scrape.snapshot.jobs] if scrape.snapshot else []
 
     return MetricInfo(name, type_, ("tenant",), meaning, read)
+
+
+def of_routes(name: str, type_: MetricType, meaning: str, value: Callable[[RouteSnapshot], float | None]) -> MetricInfo:
+    """A metric with a sample per route; unknown values are absent."""
+
+    def read(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], float]]:
+        for item in scrape.snapshot.routes if scrape.snapshot else ():
+            if (known := value(item)) is not None:
+                yield (item.tenant, item.route), known
+
+    return MetricInfo(name, type_, ("tenant", "route"), meaning, read)
+
+
+def route_states(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], int]]:
+    """1 for the current state of each route, 0 for the others."""
+    for item in scrape.snapshot.routes if scrape.snapshot else ():
+        for state in get_args(RouteState):
+            yield (item.tenant, item.route, state), int(item.state == state)
+
+
+def route_errors(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Records without a prediction by route and code."""
+    for item in scrape.snapshot.routes if scrape.snapshot else ():
+        for code, count in sorted(item.errors.items()):
+            yield (item.tenant, item.route, code), count
 
 
 def counted_jobs(

@@ -16,9 +16,12 @@ from inferd.daemon.telemetry.metric_readers import (
     of_models,
     of_partitions,
     of_process,
+    of_routes,
     of_streams,
     of_tenants,
     phases,
+    route_errors,
+    route_states,
     steps,
 )
 from inferd.daemon.version import inferd_version
@@ -249,6 +252,44 @@ METRICS: tuple[MetricInfo, ...] = (
     ),
     of_jobs("inferd_job_chunk_rows_total", "counter", "Rows scored in these chunks.", lambda j: j.chunk_rows),
     of_jobs("inferd_job_chunk_seconds_total", "counter", "Time spent scoring these chunks.", lambda j: j.chunk_s),
+    MetricInfo(
+        "inferd_route_state",
+        "gauge",
+        ("tenant", "route", "state"),
+        "1 for the current state of the route: running, waiting or refused; `/status` has the reason.",
+        route_states,
+    ),
+    of_routes("inferd_route_records_total", "counter", "Records of routes taken.", lambda r: r.records_in),
+    of_routes("inferd_route_results_total", "counter", "Records written with a prediction.", lambda r: r.results),
+    MetricInfo(
+        "inferd_route_errors_total",
+        "counter",
+        ("tenant", "route", "code"),
+        "Records of routes without a prediction.",
+        route_errors,
+    ),
+    of_routes(
+        "inferd_route_dead_letters_total",
+        "counter",
+        "Records of routes copied to dead-letters.",
+        lambda r: r.dead_letters,
+    ),
+    of_routes("inferd_route_tombstones_total", "counter", "Records of routes without a value.", lambda r: r.tombstones),
+    of_routes(
+        "inferd_route_lag_records", "gauge", "Records of owned partitions that are not committed.", lambda r: r.lag
+    ),
+    of_streams(
+        "inferd_route_queue_seconds",
+        "histogram",
+        "From the timestamp of a route's record to the start of its scoring; at most an hour.",
+        lambda s: s.route_queue,
+    ),
+    of_streams(
+        "inferd_route_end_to_end_seconds",
+        "histogram",
+        "From the timestamp of a route's record to the broker's acknowledgement of its output; at most an hour.",
+        lambda s: s.route_end_to_end,
+    ),
     of_streams(
         "inferd_restore_behind_records",
         "gauge",

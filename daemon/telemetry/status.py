@@ -27,6 +27,7 @@ from inferd.streams.telemetry import (
     ModelMemorySnapshot,
     ModelSnapshot,
     PartitionSnapshot,
+    RouteSnapshot,
     StreamsSnapshot,
     TenantSnapshot,
     WaitSnapshot,
@@ -54,6 +55,7 @@ COPIED = (
     "records_missing",
     "cache",
     "jobs",
+    "routes",
     "restoring",
     "restored_records",
     "last_error",
@@ -142,6 +144,7 @@ class Status(msgspec.Struct, frozen=True):
     records_missing: int = 0
     cache: tuple[CacheSnapshot, ...] = ()
     jobs: tuple[JobsSnapshot, ...] = ()
+    routes: tuple[RouteSnapshot, ...] = ()
     steps: dict[str, Latency] = {}
     """Duration of each step that occurred, by name."""
     restoring: int | None = None

@@ -151,6 +151,11 @@ class Lane:
         """Partitions that are owned and served."""
         return self._partitions
 
+    def tenant_of(self, topic: str) -> str:
+        """The tenant whose records a topic has; empty if it is not consumed."""
+        processor = self._processors.get(topic)
+        return processor.tenant.partition("/")[0] if processor else ""
+
     @property
     def assigned(self) -> frozenset[TopicPartition]:
         """Lane partitions assigned to this worker, served or not."""

@@ -60,9 +60,11 @@ class Ownership:
 
     @property
     def unserved(self) -> list[str]:
-        """Why assigned partitions are not served: topics or partitions that they need do not exist."""
-        servable = self._takeover.servable(self._assigned)
-        return unserved_reasons(self._assigned - servable, self._takeover.lacking)
+        """Why assigned partitions are not served: topics or partitions that they need do not exist. Routes report
+        themselves."""
+        servable, processors = self._takeover.servable(self._assigned), self._partitions.processors
+        unserved = {tp for tp in self._assigned - servable if processors[tp.topic].kind != "routes"}
+        return unserved_reasons(unserved, self._takeover.lacking)
 
     # ------------------------------------------------------------------ assigned and revoked
 

@@ -19,7 +19,7 @@ from inferd.streams.requests import BatchScoring, CacheTable
 from inferd.streams.routes.output import RouteOutput, Sink, before, is_tombstone
 from inferd.streams.routes.scoring import RouteScorer
 from inferd.streams.state import LaneTable
-from inferd.streams.telemetry import StepTimer, TenantCounters
+from inferd.streams.telemetry import LaneMeasures, StepTimer, TenantCounters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +28,8 @@ class RouteContext:
 
     topics: TenantTopics
     worker_id: str
+    measures: LaneMeasures
+    """Of all routes."""
     destinations: Destinations
     """Limits of sinks and of dead letters."""
     partitions_of: Callable[[str], int]
@@ -94,7 +96,7 @@ class RouteProcessor:
         """Scores a micro-batch. Records that wait for a model, a schema or the sink, and those after them in their
         partition, are left for a later call."""
         scorer = self._scorer
-        self.waiting = self._reason_to_wait(scorer)
+        self.waiting = self.reason_to_wait()
         if self.waiting is not None:
             return [[] for _ in work]
         valued = [(tp.partition, [record for record in records if not is_tombstone(record)]) for tp, records in work]
@@ -123,7 +125,9 @@ class RouteProcessor:
                 predictions.keep(number, changes)
         return outcome
 
-    def _reason_to_wait(self, scorer: RouteScorer) -> str | None:
+    def reason_to_wait(self) -> str | None:
+        """What every record would wait for; None if records can be processed."""
+        scorer = self._scorer
         if not self._partitions_of(scorer.route.sink.topic):
             return f"topic {scorer.route.sink.topic} does not exist: create it"
         if (reason := scorer.fit()) is not None:
@@ -169,7 +173,9 @@ class RouteProcessor:
         """Nothing to drop."""
 
     def acked(self, number: int, output: OutputBatch) -> None:
-        """Nothing to apply."""
+        """Measures how long the records took."""
+        if output.records:
+            self._context.measures.end_to_end.observe_since(output.timestamps, self._context.clock() * 1000)
 
     def idle_output(self, tp: TopicPartition, next_offset: int, now_ms: int) -> OutputBatch | None:
         return None

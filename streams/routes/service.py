@@ -9,18 +9,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from inferd.schemas.errors import InferenceError
 from inferd.schemas.routes import Route, conflict, in_order
 from inferd.schemas.topics import TenantTopics
 from inferd.streams.kafka import Destinations, Operation, Right, TopicWatch, describe_missing
-from inferd.streams.lane import Lane
+from inferd.streams.lane import Lane, Partition
 from inferd.streams.routes.allowed import topics_refusal
 from inferd.streams.routes.formats import format_named
 from inferd.streams.routes.plan import outputs_of
@@ -28,6 +30,7 @@ from inferd.streams.routes.processor import RouteProcessor
 from inferd.streams.routes.scoring import RouteScorer
 from inferd.streams.routes.table import RouteTable
 from inferd.streams.settings import StreamSettings
+from inferd.streams.telemetry import RouteSnapshot, RouteState
 
 log = structlog.get_logger(__name__)
 
@@ -86,6 +89,8 @@ class RouteService:
         self.table = table
         self.reasons: dict[tuple[str, str], str] = {}
         """By tenant and route: why it does not run."""
+        self.refused: frozenset[tuple[str, str]] = frozenset()
+        """Those that cannot run until something is changed."""
         self.running: dict[tuple[str, str], RunningRoute] = {}
         self._settings = settings
         self._topics = topics
@@ -104,6 +109,48 @@ class RouteService:
         wanted = await self._wanted()
         self._follow(wanted)
         return [processor for running in self.running.values() for processor in running.processors.values()]
+
+    def snapshots(
+        self, partitions: Collection[Partition], ends: Mapping[TopicPartition, int | None]
+    ) -> tuple[RouteSnapshot, ...]:
+        """The state of every route; `partitions`: those of the lane, `ends`: their last known end offsets."""
+        routes = [(tenant, route) for tenant, route in in_order(self.table.routes) if self._admitted(tenant)]
+        return tuple(self._snapshot(tenant, route, partitions, ends) for tenant, route in routes)
+
+    def _snapshot(
+        self,
+        tenant: str,
+        route: Route,
+        partitions: Collection[Partition],
+        ends: Mapping[TopicPartition, int | None],
+    ) -> RouteSnapshot:
+        running = self.running.get((tenant, route.name))
+        processors = {} if running is None else running.processors
+        owned = [partition for partition in partitions if partition.tp.topic in processors]
+        lags = [max(0, end - each.committed) for each in owned if (end := ends[each.tp]) is not None]
+        waits = [why for each in processors.values() if (why := each.waiting or each.reason_to_wait()) is not None]
+        reason = self.reasons.get((tenant, route.name)) or next(iter(waits), None)
+        state: RouteState = "refused" if (tenant, route.name) in self.refused else "waiting" if reason else "running"
+        counters = [processor.counters for processor in processors.values()]
+        return RouteSnapshot(
+            tenant=tenant,
+            route=route.name,
+            state=state,
+            reason=reason,
+            sources=tuple(route.source.topics),
+            format=route.source.format.name,
+            model=route.model,
+            sink=route.sink.topic,
+            partitions=len(owned),
+            records_in=sum(each.requests_in for each in counters),
+            results=sum(each.results for each in counters),
+            errors=dict(sum((each.errors for each in counters), Counter[str]())),
+            dead_letters=sum(each.dead_letters for each in counters),
+            tombstones=sum(each.tombstones for each in counters),
+            pending=sum(partition.pending for partition in owned),
+            bytes_out=sum(each.bytes_out for each in counters),
+            lag=sum(lags) if lags else None,
+        )
 
     async def run(self, group: Group, lane: Lane, changed: Callable[[], None]) -> None:
         """Follows the routes until cancelled. `changed` is called when the topics of the lane have changed."""
@@ -168,6 +215,7 @@ class RouteService:
                 reasons[key] = refusal
             else:
                 accepted[key] = route
+        self.refused = frozenset(reasons)
         await self._look_at(accepted.values())
         await self._check_rights(accepted)
         wanted: dict[tuple[str, str], tuple[Route, Collection[str]]] = {}

@@ -19,6 +19,7 @@ Step = Literal[RequestStep, JobStep]
 class PartitionSnapshot(msgspec.Struct, frozen=True):
     """One owned partition of a lane topic."""
 
+    tenant: str
     topic: str
     partition: int
     position: int
@@ -146,6 +147,38 @@ class JobsSnapshot(msgspec.Struct, frozen=True):
     chunk_s: float
 
 
+RouteState = Literal["running", "waiting", "refused"]
+"""`running`: records are processed as they come. `waiting`: for what `reason` names. `refused`: until the route, the
+settings or another route is changed."""
+
+
+class RouteSnapshot(msgspec.Struct, frozen=True):
+    """A route: records_in = results + errors + tombstones + pending, since the start of this worker."""
+
+    tenant: str
+    route: str
+    state: RouteState
+    reason: str | None
+    """Why records wait, or why the route is refused, and what to do."""
+    sources: tuple[str, ...]
+    format: str
+    model: str
+    sink: str
+    partitions: int
+    """Partitions of the sources that this worker processes."""
+    records_in: int
+    results: int
+    """Records of the sink with a prediction."""
+    errors: dict[str, int]
+    """By code."""
+    dead_letters: int
+    tombstones: int
+    pending: int
+    bytes_out: int
+    lag: int | None = None
+    """Records of these partitions that are not committed yet; None if it is not known."""
+
+
 class WaitSnapshot(msgspec.Struct, frozen=True):
     """A tenant that is not served, or only partly."""
 
@@ -196,5 +229,10 @@ class StreamsSnapshot(msgspec.Struct, frozen=True):
     model_memory: ModelMemorySnapshot = ModelMemorySnapshot()
     model_wait: LatencySnapshot = NOTHING
     """How long requests waited for a version to be loaded: one observation a load."""
+    routes: tuple[RouteSnapshot, ...] = ()
+    route_queue: LatencySnapshot = NOTHING
+    """Of routes: from a record's timestamp to the start of its scoring."""
+    route_end_to_end: LatencySnapshot = NOTHING
+    """Of routes: from a record's timestamp to the broker's acknowledgement of its output."""
     waiting: tuple[WaitSnapshot, ...] = ()
     """Tenants that wait for Kafka ACLs, or for their topics."""

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
+from aiokafka.partitioner import murmur2 as signed_murmur2
 
 from tests.fixtures.routes import ForeignTopics, feature_options, order, routes_command, row, status
-from tests.fixtures.workers import Cluster, StartWorker, TrainedModel, until
+from tests.fixtures.workers import Cluster, StartWorker, TrainedModel, Worker, until
+
+
+def murmur2(key: bytes) -> int:
+    return int(signed_murmur2(key)) & 0x7FFFFFFF
+
 
 both_guarantees = pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
 
@@ -48,3 +55,246 @@ def test_a_running_worker_adopts_a_route_and_enriches_its_records(
     assert status(worker)["rebalances"] == rebalances + 1
     until(lambda: not any(part["lag"] for part in status(worker)["partitions"]), 20, "no lag")
     assert worker.stop() == 0
+
+
+def start_route_worker(
+    start_worker: StartWorker, cluster: Cluster, others: ForeignTopics, **settings: object
+) -> Worker:
+    pattern = f"{others.prefix}.*"
+    return start_worker(cluster, routes_sources=pattern, routes_sinks=pattern, **settings)
+
+
+def create(cluster: Cluster, name: str, source: str, sink: str, *more: str) -> None:
+    routes_command(
+        cluster, "create", name, "--from", source, "--to", sink, "--format", "json", "--model", "demo",
+        *feature_options(), *more,
+    )  # fmt: skip
+
+
+def test_what_comes_to_a_route_beside_usual_records(  # noqa: PLR0915  (one route sees it all)
+    cluster: Cluster, model: TrainedModel, start_worker: StartWorker
+) -> None:
+    """Tombstones, poison, null keys, no time stamp, compressed and transactional batches, 4 MB, other partitions."""
+    others = ForeignTopics(cluster)
+    source = others.create("orders", 3, max_message_bytes="9000000")
+    sink = others.create("scored", 5, max_message_bytes="9000000")
+    cluster.deploy(model)
+    create(cluster, "orders", source, sink, "--tombstones", "forward", "--start", "earliest", "--field", "fraud")
+    worker = start_route_worker(start_worker, cluster, others)
+    worker.wait_ready()
+    plain = others.producer(**{"compression.type": "zstd"})
+    plain.produce(source, order(0), b"a", partition=0)
+    plain.produce(source, b"not JSON", b"b", partition=0)
+    plain.produce(source, None, b"c", partition=0)
+    plain.produce(source, order(1, order={"a": "text"}), b"d", partition=0)
+    plain.produce(source, order(2, fraud=1), b"e", partition=0)
+    plain.produce(source, order(3, more="x" * 4_000_000), b"f", partition=0)
+    plain.produce(source, order(4), None, partition=0)
+    plain.produce(source, order(5), b"g", partition=0, timestamp=1)
+    assert plain.flush(30) == 0
+    transactional = others.producer(**{"transactional.id": f"{others.prefix}-t"})
+    transactional.init_transactions(30)
+    for number, commits in ((6, True), (7, False), (8, True)):
+        transactional.begin_transaction()
+        transactional.produce(source, order(number), b"t%d" % number, partition=0)
+        transactional.flush(30)
+        (transactional.commit_transaction if commits else transactional.abort_transaction)(30)
+    records = others.read(sink, 7)
+    scored = {json.loads(r.value())["id"]: r for r in records if r.value() is not None}
+    assert set(scored) == {0, 3, 4, 5, 6, 8}
+    assert [r.key() for r in records if r.value() is None] == [b"c"]
+    expected = model.booster.predict([row(number) for number in range(9)])
+    for number, record in scored.items():
+        assert json.loads(record.value())["fraud"]["prediction"] == expected[number]
+        if record.key() is not None:
+            assert record.partition() == murmur2(record.key()) % 5
+    letters = cluster.read("dead-letters", lambda found: len(found) >= 3, 20)
+    assert {(r.key(), dict(r.headers())["inferd-error-code"]) for r in letters} == {
+        (b"b", b"malformed"), (b"d", b"invalid_value"), (b"e", b"schema_mismatch"),
+    }  # fmt: skip
+    assert all(dict(r.headers())["inferd-error-topic"] == source.encode() for r in letters)
+    (route,) = status(worker)["routes"]
+    assert (route["state"], route["results"], route["tombstones"], route["dead_letters"]) == ("running", 6, 1, 3)
+    assert route["errors"] == {"malformed": 1, "invalid_value": 1, "schema_mismatch": 1}
+    code, shown = worker.get("/routes/orders")
+    assert (code, shown["state"], shown["route"]["name"]) == (200, "running", "orders")
+    tried = json.loads(routes_command(cluster, "try", "orders", "--limit", "3", "--output", "json").stdout)
+    assert [each["value"]["id"] for each in tried] == [4, 6, 8]
+    assert worker.stop() == 0
+
+
+def test_errors_in_the_sink_and_results_alone_with_everything_that_is_beside_the_value(
+    cluster: Cluster, model: TrainedModel, start_worker: StartWorker
+) -> None:
+    others = ForeignTopics(cluster)
+    source, second, sink = others.create("orders", 2), others.create("more", 3), others.create("scored", 1)
+    cluster.deploy(model)
+    routes_command(
+        cluster, "create", "orders", "--from", f"{source},{second}", "--to", sink, "--format", "json",
+        "--model", "demo", "--feature", "Column_0=$headers.first", "--feature", "Column_1=$key",
+        "--constant", "Column_2=0.5", "--mode", "result", "--carry", "id", "--carry", "when=$timestamp",
+        "--on-error", "sink", "--outputs", "prediction,raw",
+    )  # fmt: skip
+    worker = start_route_worker(start_worker, cluster, others)
+    worker.wait_ready()
+    producer = others.producer()
+    rows = []
+    for number in range(20):
+        headers: Any = [("first", b"%d" % number)] if number else [("first", b"word")]
+        producer.produce(
+            (source, second)[number % 2], order(number), b"%d.5" % number, headers=headers, timestamp=9_000
+        )
+        rows.append([float(number), number + 0.5, 0.5, *row(number)[3:]])
+    assert producer.flush(30) == 0
+    records = others.read(sink, 20)
+    found = {json.loads(record.value())["id"]: json.loads(record.value()) for record in records}
+    expected, raw = model.booster.predict(rows), model.booster.predict(rows, raw_score=True)
+    assert found[0]["error"]["code"] == "invalid_value"
+    assert "Column_0" in found[0]["error"]["message"]
+    for number in range(1, 20):
+        assert found[number] == {
+            "id": number, "when": 9_000, "prediction": expected[number], "raw": raw[number], "model_id": "demo",
+            "version": 1,
+        }  # fmt: skip
+    assert worker.stop() == 0
+
+
+@both_guarantees
+def test_two_workers_share_a_route_and_one_is_killed_under_load(
+    cluster: Cluster, model: TrainedModel, start_worker: StartWorker, guarantee: str
+) -> None:
+    others = ForeignTopics(cluster)
+    source, sink = others.create("orders", 6), others.create("scored", 6)
+    cluster.deploy(model)
+    workers = [
+        start_route_worker(start_worker, cluster, others, processing_guarantee=guarantee) for _ in range(2)
+    ]  # fmt: skip
+    for worker in workers:
+        worker.wait_ready()
+    create(cluster, "orders", source, sink)
+    until(lambda: all(owned(worker) == 3 for worker in workers), 30, "each worker owns half of the partitions")
+    producer, sent = others.producer(), 0
+    for number in range(20_000):
+        producer.produce(source, order(number), b"%d" % number, partition=number % 6)
+        producer.poll(0)
+        sent += 1
+        if number == 10_000:
+            producer.flush(30)
+            workers[0].kill()
+    assert producer.flush(60) == 0
+    until(lambda: owned(workers[1]) == 6, 60, "the other worker owns all")
+    until(lambda: route_of(workers[1])["lag"] == 0, 60, "no lag")
+    records = others.read(sink, sent)
+    check_ledger(records, sent, exactly_once=guarantee == "exactly_once")
+    assert workers[1].stop() == 0
+
+
+def test_a_route_is_removed_under_load_and_continues_when_it_is_created_again(
+    cluster: Cluster, model: TrainedModel, start_worker: StartWorker
+) -> None:
+    others = ForeignTopics(cluster)
+    source, sink = others.create("orders"), others.create("scored")
+    cluster.deploy(model)
+    create(cluster, "orders", source, sink)
+    worker = start_route_worker(start_worker, cluster, others)
+    worker.wait_ready()
+    producer = others.producer()
+
+    def send(numbers: range) -> None:
+        for number in numbers:
+            producer.produce(source, order(number), b"%d" % number, partition=number % 4)
+            producer.poll(0)
+        assert producer.flush(60) == 0
+
+    send(range(5_000))
+    routes_command(cluster, "remove", "orders")
+    send(range(5_000, 10_000))
+    until(lambda: status(worker)["routes"] == [], 30, "the route is gone")
+    until(lambda: owned(worker, source) == 0, 30, "its partitions are not owned")
+    requests = cluster.producer()
+    requests.produce(cluster.topics.name("requests"), json.dumps({"model_id": "demo", "input_data": row(1)}).encode(),
+                     headers=[("content-type", b"application/json")])  # fmt: skip
+    assert requests.flush(30) == 0
+    assert len(cluster.read("results", lambda found: len(found) >= 1, 20)) == 1, "requests are served all the while"
+    create(cluster, "orders", source, sink)
+    records = others.read(sink, 10_000)
+    check_ledger(records, 10_000, exactly_once=False)
+    assert worker.stop() == 0
+
+
+def test_routes_that_may_not_run_are_refused_by_name_and_others_wait_for_their_sink(
+    cluster: Cluster, model: TrainedModel, start_worker: StartWorker
+) -> None:
+    others = ForeignTopics(cluster)
+    source, sink = others.create("orders"), others.create("scored")
+    cluster.deploy(model)
+    worker = start_worker(cluster, routes_sources=source, routes_sinks=sink)
+    worker.wait_ready()
+    base = ["--format", "json", "--model", "demo"]
+    for arguments, message in (
+        (["--from", source, "--to", others.name("none"), *base], "none does not exist"),
+        (["--from", source, "--to", source, *base], "read its own output"),
+        (["--from", cluster.topics.name("requests"), "--to", sink, *base], "own"),
+        (["--from", source, "--to", sink, "--format", "json", "--model", "other"], "no model 'other'"),
+        (["--from", source, "--to", sink, *base, "--feature", "colour=a"], "colour"),
+        (["--from", source, "--to", sink, *base, "--outputs", "sky"], "sky"),
+        (["--from", source, "--to", sink, "--format", "yaml", "--model", "demo"], "yaml"),
+    ):
+        done = routes_command(cluster, "create", "x", *arguments, check=False)
+        assert done.returncode != 0
+        assert message in done.stderr
+    elsewhere = others.create("elsewhere")
+    create(cluster, "a", elsewhere, sink)
+    until(lambda: route_of(worker, "a")["state"] == "refused", 20, "the setting refuses it")
+    assert "INFERD_ROUTES_SOURCES" in route_of(worker, "a")["reason"]
+    circle = routes_command(
+        cluster, "create", "b", "--from", sink, "--to", elsewhere, *base, check=False
+    )  # fmt: skip
+    assert "circle" in circle.stderr
+    assert "elsewhere is read by the route a" in routes_command(
+        cluster, "create", "c", "--from", elsewhere, "--to", others.create("third"), *base, check=False
+    ).stderr  # fmt: skip
+    listed = json.loads(routes_command(cluster, "list", "--output", "json").stdout)
+    assert [each["name"] for each in listed] == ["a"]
+    create(cluster, "d", source, sink)
+    others.admin.delete_topics([sink])[sink].result(30)
+    until(lambda: route_of(worker, "d")["state"] == "waiting", 30, "the sink is gone")
+    assert "scored does not exist" in route_of(worker, "d")["reason"]
+    assert worker.get("/readyz")[0] == 200
+    producer = others.producer()
+    producer.produce(source, order(1), b"k")
+    assert producer.flush(30) == 0
+    others.create("scored")
+    assert len(others.read(sink, 1)) == 1
+    assert worker.stop() == 0
+
+
+def route_of(worker: Worker, name: str = "orders") -> dict[str, Any]:
+    """The route in the status of a worker."""
+    found = [each for each in status(worker)["routes"] if each["route"] == name]
+    return found[0] if found else {"state": None, "lag": None}
+
+
+def owned(worker: Worker, topic: str = "") -> int:
+    """The partitions of routes, or of a topic, that a worker owns."""
+    topics = [topic] if topic else [source for each in status(worker)["routes"] for source in each["sources"]]
+    return sum(part["topic"] in topics for part in status(worker)["partitions"])
+
+
+def check_ledger(records: list[Any], sent: int, *, exactly_once: bool) -> None:
+    """Every record has a result; repeats have the same bytes, and with exactly-once there are none; the first results
+    of a partition are in order."""
+    values: dict[int, bytes] = {}
+    repeated = 0
+    last = dict[int, int]()
+    for record in records:
+        number = json.loads(record.value())["id"]
+        if number in values:
+            repeated += 1
+            assert values[number] == record.value()
+            continue
+        values[number] = record.value()
+        assert number > last.get(record.partition(), -1)
+        last[record.partition()] = number
+    assert set(values) == set(range(sent))
+    assert not (exactly_once and repeated)

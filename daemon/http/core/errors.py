@@ -25,6 +25,7 @@ from aiohttp import web
 from inferd.daemon.printable import printable
 from inferd.schemas.errors import MESSAGE_CHARS_MAX, ModelServingError
 from inferd.schemas.models import VersionExistsError, VersionInUseError
+from inferd.schemas.routes import RouteExistsError, RouteNotFoundError
 
 Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
 SAFE_HEADERS = {"Server": "inferd", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
@@ -120,6 +121,8 @@ HTTP_CODES: dict[str, type[ModelServingError]] = {
         RequestTimeoutError,
         VersionExistsError,
         VersionInUseError,
+        RouteNotFoundError,
+        RouteExistsError,
         UnavailableError,
     )
 }

@@ -8,6 +8,7 @@ from inferd.daemon.http.routes.observation import add_observation, readyz
 from inferd.daemon.http.routes.open_inference import add_open_inference
 from inferd.daemon.http.routes.openapi import add_openapi
 from inferd.daemon.http.routes.predictions import add_predictions
+from inferd.daemon.http.routes.routes import add_routes
 from inferd.daemon.http.routes.services import (
     Deploy,
     Deployed,
@@ -16,6 +17,8 @@ from inferd.daemon.http.routes.services import (
     Models,
     ModelVersion,
     Predictions,
+    RouteOverview,
+    Routes,
     VersionOverview,
 )
 from inferd.daemon.http.routes.uploads import Uploads
@@ -29,6 +32,8 @@ __all__ = [
     "ModelVersion",
     "Models",
     "Predictions",
+    "RouteOverview",
+    "Routes",
     "RoutesOf",
     "Uploads",
     "VersionOverview",
@@ -39,5 +44,6 @@ __all__ = [
     "add_open_inference",
     "add_openapi",
     "add_predictions",
+    "add_routes",
     "readyz",
 ]

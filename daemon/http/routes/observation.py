@@ -12,7 +12,6 @@ from aiohttp import web
 
 from inferd.daemon.http.core import SAFE_HEADERS, TRAFFIC, ForbiddenError, json_response, token_tenant
 from inferd.daemon.telemetry import Metrics, Status, StatusBoard
-from inferd.schemas.topics import tenant_of_topic
 from inferd.streams.inference import describe_formats
 
 BOARD = web.AppKey("board", StatusBoard)
@@ -63,7 +62,7 @@ def of_tenant(found: Status, tenant: str) -> Status:
     """The tenant's part of a status; totals over all tenants are left out if there are others."""
     if {item.tenant for item in found.tenants} == {tenant}:
         return found
-    partitions = tuple(item for item in found.partitions if tenant_of_topic(item.topic) == tenant)
+    partitions = tuple(item for item in found.partitions if item.tenant == tenant)
     lags = [item.lag for item in partitions if item.lag is not None]
     return msgspec.structs.replace(
         found,
@@ -74,6 +73,7 @@ def of_tenant(found: Status, tenant: str) -> Status:
         model_formats=(),
         cache=tuple(item for item in found.cache if item.tenant == tenant),
         jobs=tuple(item for item in found.jobs if item.tenant == tenant),
+        routes=tuple(item for item in found.routes if item.tenant == tenant),
         partitions=partitions,
         waiting=tuple(item for item in found.waiting if item.tenant == tenant),
         lag=sum(lags) if lags else None,

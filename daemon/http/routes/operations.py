@@ -25,7 +25,8 @@ from inferd.daemon.http.core import (
 from inferd.daemon.http.routes.jobs_formats import CSV, NDJSON, PARQUET
 from inferd.daemon.http.routes.models import AliasAnswer, ModelsAnswer, RemovedAnswer
 from inferd.daemon.http.routes.operation import BYTES, RECORD, Error, Operation, Parameter
-from inferd.daemon.http.routes.services import ModelOverview, ModelVersion
+from inferd.daemon.http.routes.routes import START_MS_MAX, RemovedRoute, RoutesAnswer
+from inferd.daemon.http.routes.services import ModelOverview, ModelVersion, RouteOverview
 from inferd.daemon.telemetry import Status
 from inferd.schemas.errors import (
     ChunkConflictError,
@@ -58,6 +59,7 @@ from inferd.schemas.requests import (
     PredictionAnswer,
     PredictionBody,
 )
+from inferd.schemas.routes import Route, RouteExistsError, RouteNotFoundError
 
 MODEL = Parameter("model_id", "path", Annotated[str, Meta(pattern=REFERENCE_PATTERN)], "name, name:version, name@alias")
 NAME = Parameter("model_id", "path", Annotated[str, Meta(pattern=f"^{NAME_PATTERN}$")], "model name")
@@ -96,6 +98,14 @@ MOVE_ALIASES = Parameter(
     "move_aliases_to", "query", VERSION.type, "version that aliases of the removed version are moved to"
 )
 
+ROUTE = Parameter("route", "path", Annotated[str, Meta(pattern=f"^{NAME_PATTERN}$")], "route name")
+START = Parameter(
+    "start",
+    "query",
+    Literal["latest", "earliest"] | Annotated[int, Meta(ge=0, le=START_MS_MAX)],
+    "where a new route begins to read: latest (default), earliest, or Unix milliseconds",
+)
+
 GUARDED: tuple[Error, ...] = (UnauthorizedError, ForbiddenError, InternalError)
 BUSY: tuple[Error, ...] = (*GUARDED, InvalidHeaderError, QuotaExceededError, UnavailableError)
 BODY: tuple[Error, ...] = (
@@ -106,6 +116,7 @@ BODY: tuple[Error, ...] = (
     RequestTimeoutError,
 )
 MODELS: tuple[Error, ...] = (*BUSY, InvalidIdError, ModelNotFoundError, VersionNotFoundError)
+ROUTES: tuple[Error, ...] = (*BUSY, InvalidIdError, RouteNotFoundError)
 JOBS: tuple[Error, ...] = (*BUSY, InvalidIdError, JobNotFoundError)
 VALUES: tuple[Error, ...] = (InvalidValueError, SchemaMismatchError)
 JOB_ENDED: tuple[Error, ...] = (JobConflictError, JobClosedError, JobExpiredError)
@@ -225,6 +236,43 @@ OPERATIONS: tuple[Operation, ...] = (
         answers={200: RemovedAnswer},
         parameters=(NAME, ALIAS, TENANT),
         errors=(*MODELS, InvalidValueError),
+    ),
+    Operation(
+        method="get",
+        path="/routes",
+        name="list_routes",
+        summary="List the tenant's routes, with their state on this worker.",
+        answers={200: RoutesAnswer},
+        parameters=(TENANT,),
+        errors=BUSY,
+    ),
+    Operation(
+        method="get",
+        path="/routes/{route}",
+        name="get_route",
+        summary="Show a route, with its state on this worker.",
+        answers={200: RouteOverview},
+        parameters=(ROUTE, TENANT),
+        errors=ROUTES,
+    ),
+    Operation(
+        method="put",
+        path="/routes/{route}",
+        name="put_route",
+        summary="Create a route, or change the one of this name, which goes on where it is.",
+        body={RECORD: Route},
+        answers={200: RouteOverview, 201: RouteOverview},
+        parameters=(ROUTE, START, TENANT),
+        errors=(*ROUTES, *BODY, *VALUES, ModelNotFoundError, VersionNotFoundError, RouteExistsError),
+    ),
+    Operation(
+        method="delete",
+        path="/routes/{route}",
+        name="delete_route",
+        summary="Remove a route; workers stop processing it.",
+        answers={200: RemovedRoute},
+        parameters=(ROUTE, TENANT),
+        errors=ROUTES,
     ),
     Operation(
         method="post",

@@ -9,15 +9,17 @@ served and that the caller may use it. Another tenant's model or job does not ex
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
 from inferd.schemas.codecs import Codec
 from inferd.schemas.models import Alias, Manifest
 from inferd.schemas.requests import ModelReference
-from inferd.streams.telemetry import ModelState
+from inferd.schemas.routes import Route
+from inferd.streams.telemetry import ModelState, RouteState
 
 
 class Predictions(Protocol):
@@ -123,6 +125,40 @@ class Models(Protocol):
         Aliases that point at the version are moved to `move_aliases_to`; raises `VersionInUseError` (409) if there are
         some and it is None.
         """
+
+
+class RouteOverview(msgspec.Struct, frozen=True, kw_only=True):
+    """A route, and its state on this worker."""
+
+    route: Route
+    state: RouteState | None = None
+    """None if the worker has not read it yet."""
+    reason: str | None = None
+    """Why its records wait, or why it is refused."""
+
+
+class Routes(Protocol):
+    """The routes of a tenant. Every method is idempotent.
+
+    Raises `RouteNotFoundError`, and `UnavailableError` (503) if the broker does not respond.
+    """
+
+    async def list_routes(self, tenant: str) -> Sequence[RouteOverview]:
+        """All routes, ordered by name."""
+
+    async def show_route(self, tenant: str, name: str) -> RouteOverview:
+        """One route."""
+
+    async def put_route(
+        self, tenant: str, route: Route, start: Literal["latest", "earliest"] | datetime
+    ) -> tuple[bool, RouteOverview]:
+        """Creates a route, or changes the one of its name; returns whether it is new, and the route.
+
+        Raises `InvalidValueError` for a topic that the settings do not allow, and the errors of `Client.create_route`.
+        """
+
+    async def remove_route(self, tenant: str, name: str) -> None:
+        """Removes a route."""
 
 
 class Jobs(Protocol):

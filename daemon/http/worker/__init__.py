@@ -1,7 +1,16 @@
 """HTTP server of a worker: its application, composed from its settings, and the backends of its routes."""
 
 from inferd.daemon.http.worker.cluster_models import ClusterModels
-from inferd.daemon.http.worker.composition import worker_app
+from inferd.daemon.http.worker.cluster_routes import ClusterRoutes
+from inferd.daemon.http.worker.composition import Backends, worker_app
 from inferd.daemon.http.worker.services import JobStreams, StreamsJobs, StreamsPredictions
 
-__all__ = ["ClusterModels", "JobStreams", "StreamsJobs", "StreamsPredictions", "worker_app"]
+__all__ = [
+    "Backends",
+    "ClusterModels",
+    "ClusterRoutes",
+    "JobStreams",
+    "StreamsJobs",
+    "StreamsPredictions",
+    "worker_app",
+]

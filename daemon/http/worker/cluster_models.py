@@ -80,7 +80,7 @@ class ClusterModels:
 
     async def deploy(self, tenant: str, deploy: Deploy) -> Deployed:
         """See `Models`."""
-        async with self._deploys, self._client(tenant) as client:
+        async with self._deploys, self.client(tenant) as client:
             present = await client.models()
             manifest = await self._deploy_existing(client, present, deploy) or await self._deploy_file(client, deploy)
         created = VersionKey(manifest.model_id, manifest.version) not in present.versions
@@ -115,29 +115,31 @@ class ClusterModels:
 
     async def set_alias(self, tenant: str, name: str, alias: str, target: Alias) -> None:
         """See `Models`."""
-        async with self._client(tenant) as client:
+        async with self.client(tenant) as client:
             await client.set_alias(name, alias, target)
 
     async def remove(
         self, tenant: str, reference: ModelReference, *, everything: bool = False, move_aliases_to: int | None = None
     ) -> Sequence[str]:
         """See `Models`."""
-        async with self._client(tenant) as client:
+        async with self.client(tenant) as client:
             return await client.remove_model(str(reference), everything=everything, move_aliases_to=move_aliases_to)
 
     async def _read(self, tenant: str) -> ModelList:
-        async with self._client(tenant) as client:
+        async with self.client(tenant) as client:
             return await client.models()
 
     @asynccontextmanager
-    async def _client(self, tenant: str) -> AsyncIterator[Client]:
+    async def client(self, tenant: str) -> AsyncIterator[Client]:
         """The connected client of the tenant, whose errors are converted to HTTP errors."""
         try:
             yield self._clients.get(tenant) or await self._connect(tenant)
         except ServerError as error:
             await self._disconnect(tenant)
             log.warning("models_unavailable", tenant=tenant, reason=error.message)
-            raise UnavailableError("the models topic cannot be read or written; see the worker's log") from error
+            raise UnavailableError(
+                "the topics of models and routes cannot be read or written; see the worker's log"
+            ) from error
         except InferenceError as error:
             if type(error) is InferenceError:
                 raise InvalidValueError(error.message) from error

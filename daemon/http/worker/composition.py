@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
@@ -23,6 +24,7 @@ from inferd.daemon.http.routes import (
     Forwarding,
     Models,
     Predictions,
+    Routes,
     RoutesOf,
     Uploads,
     add_asyncapi,
@@ -32,6 +34,7 @@ from inferd.daemon.http.routes import (
     add_open_inference,
     add_openapi,
     add_predictions,
+    add_routes,
     readyz,
 )
 from inferd.daemon.http.user_routes import UserRoutes
@@ -40,12 +43,20 @@ from inferd.daemon.settings import Settings
 from inferd.daemon.telemetry import StatusBoard
 
 
+@dataclass(frozen=True, slots=True)
+class Backends:
+    """What the routes of the HTTP API delegate to."""
+
+    predictions: Predictions
+    models: Models
+    routes: Routes
+    jobs: StreamsJobs
+
+
 def worker_app(
     settings: Settings,
     board: StatusBoard,
-    predictions: Predictions,
-    models: Models,
-    jobs: StreamsJobs,
+    backends: Backends,
     own_url: Callable[[], str],
     user_routes: UserRoutes | None = None,
     routes_of: RoutesOf = lambda _tenant: (),
@@ -63,9 +74,10 @@ def worker_app(
     if user_routes is not None:
         user_routes.add_to(app)
     add_observation(app, board)
-    add_predictions(app, predictions)
-    add_models(app, models, Uploads(settings.data_dir / "uploads", len(settings.tenants)))
-    add_jobs(app, jobs, Forwarding(jobs), settings.streams().limits)
+    add_predictions(app, backends.predictions)
+    add_models(app, backends.models, Uploads(settings.data_dir / "uploads", len(settings.tenants)))
+    add_routes(app, backends.routes)
+    add_jobs(app, backends.jobs, Forwarding(backends.jobs), settings.streams().limits)
     add_open_inference(app, readyz, settings.streams().limits)
     add_peer(app)
     add_openapi(app)

@@ -16,6 +16,7 @@ from inferd.streams.telemetry.snapshot import (
     LatencySnapshot,
     ModelSnapshot,
     PartitionSnapshot,
+    RouteSnapshot,
     StreamsSnapshot,
     TenantSnapshot,
 )
@@ -30,7 +31,29 @@ def histogram(*counts: int, total_s: float = 0.0) -> LatencySnapshot:
 
 def partition(topic: str = "inferd.default.requests", number: int = 0, **changes: Any) -> PartitionSnapshot:
     values = {"position": 110, "committed": 100, "end": 120, "lag": 20, "queued": 4, "in_flight": 6}
-    return PartitionSnapshot(topic=topic, partition=number, **values | changes)
+    return PartitionSnapshot(tenant=topic.split(".")[1], topic=topic, partition=number, **values | changes)
+
+
+def route(name: str = "orders", **changes: Any) -> RouteSnapshot:
+    values: dict[str, Any] = {
+        "tenant": "default",
+        "state": "waiting",
+        "reason": "topic orders.scored does not exist: create it",
+        "sources": ("orders.v1",),
+        "format": "json",
+        "model": "churn@champion",
+        "sink": "orders.scored",
+        "partitions": 4,
+        "records_in": 100,
+        "results": 80,
+        "errors": {"malformed": 5},
+        "dead_letters": 5,
+        "tombstones": 10,
+        "pending": 5,
+        "bytes_out": 9_000,
+        "lag": 12,
+    }
+    return RouteSnapshot(route=name, **values | changes)
 
 
 def model(model_id: str = "churn", version: int = 1, **changes: Any) -> ModelSnapshot:
@@ -116,6 +139,9 @@ def snapshot(**changes: Any) -> StreamsSnapshot:
         "commit_failures": 1,
         "cache": (cache(),),
         "jobs": (jobs(),),
+        "routes": (route(),),
+        "route_queue": NOTHING_OBSERVED,
+        "route_end_to_end": NOTHING_OBSERVED,
         "direct": NOTHING_OBSERVED,
         "steps": {"predict": NOTHING_OBSERVED},
         "last_error": None,

@@ -46,6 +46,9 @@ class Lane:
     restored_records: int = 0
     counters: TenantCounters = field(default_factory=lambda: TenantCounters("default", requests_in=7))
 
+    def tenant_of(self, topic: str) -> str:
+        return "default"
+
     def tenant_snapshots(self) -> tuple[Any, ...]:
         return (self.counters.snapshot(sum(partition.pending for partition in self.partitions.values())),)
 
@@ -58,6 +61,8 @@ class FakeStreams:
             connection=KafkaConnection("kafka.test:9092"), models=SimpleNamespace(bytes_max=500)
         )
         self.measures = LaneMeasures()
+        self.route_measures = LaneMeasures()
+        self.routes = None
         self.catalog = ModelCatalog()
         self.catalog.put(ready())
         self.lane: Lane | None = Lane({tp(0): running(tp(0), 100)})

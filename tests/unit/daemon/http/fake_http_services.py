@@ -24,11 +24,13 @@ from inferd.daemon.http.routes.observation import add_observation, readyz
 from inferd.daemon.http.routes.open_inference import add_open_inference
 from inferd.daemon.http.routes.openapi import add_openapi
 from inferd.daemon.http.routes.predictions import add_predictions
+from inferd.daemon.http.routes.routes import add_routes
 from inferd.daemon.http.routes.services import (
     Deploy,
     Deployed,
     ModelOverview,
     ModelVersion,
+    RouteOverview,
     VersionOverview,
 )
 from inferd.daemon.http.routes.uploads import Uploads
@@ -58,7 +60,7 @@ from inferd.schemas.models.model import (
 )
 from inferd.schemas.requests.request import InputData, ModelReference, TensorRows
 from inferd.schemas.requests.result import Prediction
-from inferd.schemas.routes import Route
+from inferd.schemas.routes import Route, RouteNotFoundError
 from tests.unit.daemon.fake_streams import FakeStreams
 
 UNKNOWN = "other"
@@ -226,6 +228,35 @@ class FakeJobs:
         return msgspec.json.encode({"job_id": job_id, "status": "completed", **model, **counts, **times})
 
 
+class FakeRoutes:
+    """Routes in memory."""
+
+    def __init__(self) -> None:
+        self.routes: dict[tuple[str, str], Route] = {}
+        self.starts: list[object] = []
+
+    def of(self, tenant: str) -> list[Route]:
+        return [route for (of, _), route in sorted(self.routes.items()) if of == tenant]
+
+    async def list_routes(self, tenant: str) -> list[RouteOverview]:
+        return [RouteOverview(route=route) for route in self.of(tenant)]
+
+    async def show_route(self, tenant: str, name: str) -> RouteOverview:
+        if (tenant, name) not in self.routes:
+            raise RouteNotFoundError(f"there is no route {name!r}")
+        return RouteOverview(route=self.routes[tenant, name])
+
+    async def put_route(self, tenant: str, route: Route, start: object) -> tuple[bool, RouteOverview]:
+        created = (tenant, route.name) not in self.routes
+        self.routes[tenant, route.name] = route
+        self.starts.append(start)
+        return created, RouteOverview(route=route, state="running")
+
+    async def remove_route(self, tenant: str, name: str) -> None:
+        await self.show_route(tenant, name)
+        del self.routes[tenant, name]
+
+
 class FakeWorker:
     """An application with all routes, and its backends."""
 
@@ -244,7 +275,7 @@ class FakeWorker:
         self.board.attach(self.streams)
         self.board.enter("running", "")
         self.predictions, self.models, self.jobs = FakePredictions(), FakeModels(), FakeJobs()
-        self.routes: dict[str, list[Route]] = {}
+        self.routes = FakeRoutes()
         self.app = create_app(access=access, admission=admission, limits=limits or AppLimits())
         if own is not None:
             own.add_to(self.app)
@@ -254,12 +285,13 @@ class FakeWorker:
         add_observation(app, self.board)
         add_predictions(app, self.predictions)
         add_models(app, self.models, Uploads(directory, len(app[ACCESS].tenants)))
+        add_routes(app, self.routes)
         add_jobs(app, self.jobs)
         add_peer(app)
         add_open_inference(app, readyz, DEFAULT_LIMITS)
         add_openapi(app)
         application = application_of(Settings.from_environment({}))
-        add_asyncapi(app, application, lambda tenant: self.routes.get(tenant, []))
+        add_asyncapi(app, application, self.routes.of)
 
 
 def _manifest(deploy: Deploy, version: int, content: bytes) -> Manifest:

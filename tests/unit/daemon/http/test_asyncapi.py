@@ -22,7 +22,7 @@ ROUTES = {
 
 
 async def described(worker: FakeWorker, token: str | None = None) -> dict[str, Any]:
-    worker.routes = ROUTES
+    worker.routes.routes = {(tenant, each.name): each for tenant, found in ROUTES.items() for each in found}
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     async with TestClient(TestServer(worker.app)) as client:
         answer = await client.get("/asyncapi.json", headers=headers)

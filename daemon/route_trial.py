@@ -1,0 +1,124 @@
+"""What a route would write for the latest records of its sources. Writes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from inferd.daemon.topic_reader import Record, open_topic
+from inferd.schemas.errors import InferenceError, ModelServingError
+from inferd.schemas.routes import Route, RouteNotFoundError
+from inferd.streams.models.follower import ModelFollower
+from inferd.streams.routes import RouteScorer, RouteTable
+from inferd.streams.routes.formats import Pending, RegisteredSchema, Schemas
+from inferd.streams.routes.schema_registry import SchemaCache, SchemaRegistryClient
+from inferd.streams.settings import StreamSettings
+
+SCHEMAS_TIMEOUT_S = 15.0
+LOOK_AGAIN_S = 0.1
+SPARE = 16
+"""Offsets before the latest ones that are read, too: some are markers of transactions."""
+
+
+@dataclass(frozen=True, slots=True)
+class TriedRecord:
+    """A record of a source, and what the route would write for it."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    """The value of the record in the sink; None if there would be none."""
+    error: ModelServingError | None = None
+    """Why it would have no prediction."""
+
+
+class _ReadOnly:
+    """The schemas of a registry; registers none, and gives 0 as their id."""
+
+    def __init__(self, schemas: Schemas) -> None:
+        self._schemas = schemas
+
+    def get(self, schema_id: int) -> RegisteredSchema | InferenceError | Pending:
+        return self._schemas.get(schema_id)
+
+    def register(self, subject: str, schema: RegisteredSchema) -> int | InferenceError | Pending:
+        return 0
+
+
+async def try_route(settings: StreamSettings, tenant: str, name: str, limit: int) -> list[TriedRecord]:
+    """The latest `limit` records of a route's sources, oldest first, and what it would write for each.
+
+    Raises `RouteNotFoundError`, and the `InferenceError` of a route that does not fit its model.
+    """
+    with TemporaryDirectory(prefix="inferd-routes-") as folder:
+        # A separate directory: a worker on this machine may be using its own.
+        wanted = replace(settings, data_dir=Path(folder), worker_id=f"{settings.worker_id}-try", tenants=(tenant,))
+        table = RouteTable(wanted.tenants, wanted.limits)
+        follower = ModelFollower(wanted, lambda _record, _error: None, on_route=table.apply)
+        try:
+            await follower.start()
+            route = table.routes[tenant].get(name)
+            if route is None:
+                raise RouteNotFoundError(f"there is no route {name!r}; `inferd routes list` shows what there is")
+            async with _schemas(wanted) as schemas:
+                scorer = RouteScorer(route, follower.catalogs[tenant], wanted.limits, schemas)
+                if (reason := scorer.fit()) is not None:
+                    raise InferenceError(f"route {name}: {reason}")
+                records = await _latest(wanted, route, limit)
+                return [await _tried(scorer, topic, record) for topic, record in records]
+        finally:
+            await follower.stop()
+
+
+@asynccontextmanager
+async def _schemas(settings: StreamSettings) -> AsyncIterator[Schemas | None]:
+    if settings.schema_registry is None:
+        yield None
+        return
+    cache = SchemaCache(SchemaRegistryClient(settings.schema_registry), partial(_raise, "a schema"))
+    try:
+        yield _ReadOnly(cache)
+    finally:
+        await cache.close()
+
+
+def _raise(_what: str, error: BaseException) -> None:
+    raise error
+
+
+async def _latest(settings: StreamSettings, route: Route, limit: int) -> list[tuple[str, Record]]:
+    """The latest records of all sources by their timestamps."""
+    found: list[tuple[str, Record]] = []
+    for topic in route.source.topics:
+        async with open_topic(settings.connection, topic) as reader:
+            ranges = await reader.ranges()
+            latest = {tp: (max(first, end - 2 * limit - SPARE), end) for tp, (first, end) in ranges.items()}
+            found += [(topic, record) async for record in reader.read(latest)]
+    return sorted(found, key=lambda each: (each[1].timestamp, each[1].offset))[-limit:] if limit else []
+
+
+async def _tried(scorer: RouteScorer, topic: str, record: Record) -> TriedRecord:
+    place = (topic, record.partition, record.offset, record.key)
+    if record.value is None:
+        return TriedRecord(*place, None)
+    deadline = time.monotonic() + SCHEMAS_TIMEOUT_S
+    while True:
+        taken: Any = record
+        batch = scorer.prepare([(record.partition, [taken])], int(time.time() * 1000))
+        for group in batch.groups:
+            group.predict()
+        outcome = batch.finish()
+        if not outcome.unready:
+            return TriedRecord(*place, outcome.values[0] or None, outcome.failures.get(0))
+        if time.monotonic() > deadline:
+            return TriedRecord(*place, None, InferenceError(f"it would wait: {outcome.unready[0]}"))
+        await asyncio.sleep(LOOK_AGAIN_S)
