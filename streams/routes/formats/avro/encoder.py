@@ -12,8 +12,9 @@ from inferd.streams.routes.formats.avro.result_schema import RESULT_FIELDS
 from inferd.streams.routes.formats.format import Value
 
 _DOUBLE = Struct("<d")
-NULL, DOUBLE, LONG, TRUE, FALSE, STRING, ARRAY, MAP = b"\0", b"\2", b"\4", b"\6\1", b"\6\0", b"\x08", b"\x0a", b"\x0c"
+NULL, DOUBLE, TRUE, FALSE, STRING, ARRAY, MAP = b"\0", b"\2", b"\4\1", b"\4\0", b"\6", b"\x08", b"\x0a"
 """Numbers of branches; a boolean with its value."""
+CARRIED_LONG = b"\x08"
 PRESENT = b"\2"
 """The second branch of a union with null."""
 DEPTH_MAX = 2
@@ -51,7 +52,7 @@ def encode_output(value: Any, depth: int = DEPTH_MAX) -> bytes:
     if isinstance(value, bool):
         return TRUE if value else FALSE
     if isinstance(value, int):
-        return LONG + encode_long(value) if -_LONG_MAX <= value < _LONG_MAX else DOUBLE + _DOUBLE.pack(float(value))
+        return DOUBLE + _DOUBLE.pack(float(value))
     if isinstance(value, str):
         return STRING + encode_text(value)
     if depth == 0:
@@ -88,7 +89,13 @@ def result_template(fields: Mapping[str, Any], hole: str) -> tuple[bytes, bytes]
 
 def encode_carried(values: Sequence[Value]) -> bytes:
     """Carried fields."""
-    return b"".join(encode_output(value, 0) for value in values)
+    return b"".join(map(_carried, values))
+
+
+def _carried(value: Value) -> bytes:
+    if isinstance(value, int) and not isinstance(value, bool) and -_LONG_MAX <= value < _LONG_MAX:
+        return CARRIED_LONG + encode_long(value)
+    return encode_output(value, 0)
 
 
 def _field(name: str, value: Any) -> bytes:

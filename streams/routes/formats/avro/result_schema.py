@@ -12,11 +12,14 @@ from inferd.schemas.requests import OUTPUTS, OWN_OUTPUTS
 
 NAMESPACE = "ai.inferd"
 
-# The branches that `encoder.py` writes by their number.
-SCALAR: Sequence[Any] = ("null", "double", "long", "boolean", "string")
+# The branches that `encoder.py` writes by their number. Numbers have one type: where there are two, clients in
+# JavaScript wrap each value in an object that names its type.
+SCALAR: Sequence[Any] = ("null", "double", "boolean", "string")
 LIST: Sequence[Any] = (*SCALAR, {"type": "array", "items": [*SCALAR]}, {"type": "map", "values": [*SCALAR]})
 OUTPUT: Sequence[Any] = (*SCALAR, {"type": "array", "items": [*LIST]}, {"type": "map", "values": [*LIST]})
 """What an output may be: one value of a number, text or boolean, or lists and maps of these up to two deep."""
+CARRIED: Sequence[Any] = (*SCALAR, "long")
+"""What a carried field may be: ids need all 64 bits."""
 RESULT_FIELDS = (*OUTPUTS, OWN_OUTPUTS, "model_id", "version", "error")
 
 
@@ -49,7 +52,7 @@ def widened(schema: Mapping[str, Any], field: str) -> str:
 def result_schema(topic: str, carried: Sequence[str]) -> tuple[str, str]:
     """The text of the schema of results with carried fields, and its full name."""
     name = "Result_" + re.sub(r"[^A-Za-z0-9_]", "_", topic)
-    fields = [{"name": each, "type": [*SCALAR], "default": None} for each in carried]
+    fields = [{"name": each, "type": [*CARRIED], "default": None} for each in carried]
     schema = {"type": "record", "name": name, "namespace": NAMESPACE, "fields": [*fields, *result_fields(name)]}
     return json.dumps(schema, separators=(",", ":")), f"{NAMESPACE}.{name}"
 

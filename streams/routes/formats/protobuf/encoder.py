@@ -23,6 +23,7 @@ _NULL, _NUMBER, _TEXT, _TRUE, _FALSE, _STRUCT, _LIST = (
     b"\x32",
 )
 """Tags of `Value`; null and booleans with their value."""
+EXACT_MAX = 1 << 53
 DEPTH_MAX = 30
 """Libraries read messages up to 100 deep; a list is two."""
 
@@ -88,7 +89,14 @@ def encode_result(fields: Mapping[str, Any]) -> bytes:
 
 def encode_carried(values: Sequence[Value]) -> bytes:
     """Carried fields."""
-    return b"".join(delimited(number, encode_output(value)) for number, value in enumerate(values, CARRIED_NUMBER))
+    return b"".join(delimited(number, _carried(value)) for number, value in enumerate(values, CARRIED_NUMBER))
+
+
+def _carried(value: Value) -> bytes:
+    # As in the JSON of Protobuf: whole numbers that float64 does not have are texts.
+    if isinstance(value, int) and abs(value) > EXACT_MAX:
+        return encode_output(str(value))
+    return encode_output(value)
 
 
 def _field(name: str, value: Any) -> bytes:
