@@ -30,6 +30,7 @@ from inferd.streams.routes.formats.format import Value
 
 Step: TypeAlias = Callable[[bytes, int, list[Value]], int]
 VARINT_BYTES_MAX = 10
+NULL, DOUBLE = Primitive("null"), Primitive("double")
 _FLOAT, _DOUBLE = Struct("<f"), Struct("<d")
 
 
@@ -56,7 +57,7 @@ class AvroDecoder:
             return error
         except RecursionError:
             return TooDeepError("record: it is nested too deep")
-        except (_BrokenError, IndexError, UnicodeDecodeError, ArithmeticError, struct.error):
+        except (_BrokenError, LookupError, UnicodeDecodeError, ArithmeticError, struct.error):
             end = len(value) + 1
         if end > len(value):
             return MalformedError("record: the value ends within a field, or is not of its schema")
@@ -85,12 +86,14 @@ class _Compiler:
 
     def step(self, schema: Type, wanted: _Wanted | None) -> Step:
         """Reads what is wanted of a type, and skips the rest."""
-        if isinstance(schema, Union):
-            return _union([self._branch(branch, wanted) for branch in schema.branches])
-        return self._branch(schema, wanted)
+        if not isinstance(schema, Union):
+            return self._branch(schema, wanted)
+        if wanted is not None and (slot := _slot_of_double(schema, wanted)) is not None:
+            return _double_or_null(slot, schema.branches.index(NULL))
+        return _union([self._branch(branch, wanted) for branch in schema.branches])
 
     def _branch(self, schema: Type, wanted: _Wanted | None) -> Step:
-        if wanted is None or schema == Primitive("null"):
+        if wanted is None or schema == NULL:
             return self._skip(schema)
         if wanted.slots:
             _, place = wanted.slots[0]
@@ -112,7 +115,7 @@ class _Compiler:
 
     def _skip(self, schema: Type) -> Step:
         if isinstance(schema, Union):
-            return _union([self._skip(branch) for branch in schema.branches])
+            return self._skip_union(schema)
         if isinstance(schema, Array):
             return _array(self._skip(schema.items), {}, empty=is_empty(schema.items))
         if isinstance(schema, Map):
@@ -124,6 +127,13 @@ class _Compiler:
         if isinstance(schema, Fixed):
             return _skip_bytes(schema.size)
         return _SKIPS[schema.kind]
+
+    def _skip_union(self, schema: Union) -> Step:
+        sizes = [_SIZES.get(branch.kind) if isinstance(branch, Primitive) else None for branch in schema.branches]
+        if None in sizes or len(sizes) > 64:
+            return _union([self._skip(branch) for branch in schema.branches])
+        ends = {2 * number: 1 + size for number, size in enumerate(sizes) if size is not None}
+        return lambda data, at, _values: at + ends[data[at]]
 
     def _skip_record(self, schema: Record) -> Step:
         if schema.name not in self._skips:
@@ -170,13 +180,11 @@ def _skip_bytes(size: int) -> Step:
     return lambda _data, at, _values: at + size
 
 
+_SIZES: Mapping[str, int] = {"null": 0, "boolean": 1, "float": 4, "double": 8}
 _SKIPS: Mapping[str, Step] = {
-    "null": _skip_bytes(0),
-    "boolean": _skip_bytes(1),
+    **{kind: _skip_bytes(size) for kind, size in _SIZES.items()},
     "int": _skip_varint,
     "long": _skip_varint,
-    "float": _skip_bytes(4),
-    "double": _skip_bytes(8),
     "bytes": _skip_text,
     "string": _skip_text,
 }
@@ -199,7 +207,12 @@ def _sequence(steps: Sequence[Step]) -> Step:
 
 
 def _union(branches: Sequence[Step]) -> Step:
+    of_byte = {2 * number: branch for number, branch in enumerate(branches[:64])}  # zigzag integers of one byte
+
     def read(data: bytes, at: int, values: list[Value]) -> int:
+        branch = of_byte.get(data[at])
+        if branch is not None:
+            return branch(data, at + 1, values)
         number, at = long_at(data, at)
         if number < 0:
             raise _BrokenError
@@ -265,7 +278,7 @@ def _leaf(schema: Type, slots: Sequence[tuple[int, Place]]) -> Step:
     """Reads a value into slots."""
     if len(slots) == 1 and not needs_conversion(slots[0][1].expected):
         slot = slots[0][0]
-        if schema == Primitive("double"):
+        if schema == DOUBLE:
             return _double(slot)
     read = _reader(schema)
 
@@ -274,6 +287,34 @@ def _leaf(schema: Type, slots: Sequence[tuple[int, Place]]) -> Step:
         for slot, place in slots:
             values[slot] = converted(value, place.expected) if place.expected is not None else value
         return at
+
+    return store
+
+
+def _slot_of_double(schema: Union, wanted: _Wanted) -> int | None:
+    """The slot of a value that is a double or null, the most frequent type; None for any other."""
+    if len(schema.branches) != 2 or {*schema.branches} != {NULL, DOUBLE} or wanted.below or len(wanted.slots) != 1:
+        return None
+    slot, place = wanted.slots[0]
+    return slot if place.expected is None or {*_branches_of(place.expected)} == {NULL, DOUBLE} else None
+
+
+def _branches_of(schema: Type) -> Sequence[Type]:
+    return schema.branches if isinstance(schema, Union) else (schema,)
+
+
+def _double_or_null(slot: int, null: int) -> Step:
+    """A union of both; `null` is the number of its branch."""
+    unpack, is_null, is_double = _DOUBLE.unpack_from, 2 * null, 2 - 2 * null
+
+    def store(data: bytes, at: int, values: list[Value]) -> int:
+        branch = data[at]
+        if branch == is_double:
+            values[slot] = unpack(data, at + 1)[0]
+            return at + 9
+        if branch == is_null:
+            return at + 1
+        raise _BrokenError
 
     return store
 
