@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import compress
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,10 +43,18 @@ class RouteBatch(MicroBatch):
     def __init__(self, records: Sequence[Record], limits: Limits, *, errors_to_sink: bool) -> None:
         # Rows are looked up in the cache as those of HTTP requests: no partition of a route has one.
         super().__init__([(HTTP_PARTITION, records)], limits)
-        self.documents: dict[int, Document] = {}
+        self.documents: list[Document | None] = [None] * len(records)
+        """What was read of each record; None if it could not be read."""
         self.plans: dict[int, RoutePlan] = {}
         """By the identity of the model version."""
         self._errors_to_sink = errors_to_sink
+
+    def read(self, indexes: Sequence[int]) -> tuple[Sequence[Record], Sequence[Document]]:
+        """Records that could be read, and what was read of them."""
+        if len(indexes) == len(self.records):  # they are in order
+            return self.records, cast(Sequence[Document], self.documents)
+        documents = cast(Sequence[Document], [self.documents[index] for index in indexes])
+        return [self.records[index] for index in indexes], documents
 
     def fail(self, index: int, error: ModelServingError, request_id: str | None, model_id: str | None) -> None:
         """A record has no prediction."""
@@ -63,7 +71,7 @@ class RouteBatch(MicroBatch):
 
     def describe(self, index: int, plan: RoutePlan, model_id: str | None = None, version: int | None = None) -> None:
         """Sets the value of a record that failed, if it goes to the sink."""
-        document = self.documents.get(index)
+        document = self.documents[index]
         if not self._errors_to_sink or document is None:
             return
         record = self.records[index]
@@ -88,13 +96,15 @@ class RouteBatch(MicroBatch):
             places = np.flatnonzero(~unfit).tolist()
             columns = {output: list(compress(values, ~unfit)) for output, values in columns.items()}
             indexes = [indexes[place] for place in places]
-        records = [self.records[index] for index in indexes]
-        documents = [self.documents[index] for index in indexes]
+        records, documents = self.read(indexes)
         manifest = group.model.manifest
         scored = Scored(
             manifest.model_id, manifest.version, group.outputs, [columns[output] for output in group.outputs]
         )  # fmt: skip
         written = plan.writer.predictions(records, documents, scored, plan.carried(records, documents))
+        if len(indexes) == len(self.records) and set(map(type, written)) == {bytes}:
+            self.values = cast(list[bytes], written)
+            return
         for place, index, value in zip(places, indexes, written, strict=True):
             if isinstance(value, bytes):
                 self.values[index] = value
@@ -145,15 +155,11 @@ class RouteScorer:
     ) -> RouteBatch:
         """Reads and checks every record, and looks up its row in the cache. Records have values: no tombstones."""
         batch = self._batch(work)
-        rejected = {
-            index: error
-            for index, record in enumerate(batch.records)
-            if (error := getattr(record, "rejection", None)) is not None
-        }
+        rejected = _rejected(batch.records)
         for index, error in rejected.items():
             batch.fail(index, error, None, None)
         for model, indexes in self._by_model(batch, work):
-            self._read(batch, model, [index for index in indexes if index not in rejected])
+            self._read(batch, model, [index for index in indexes if index not in rejected] if rejected else indexes)
         on_step("validate")
         on_step("preprocess")
         if cache is not None:
@@ -221,14 +227,19 @@ class RouteScorer:
     def _read(self, batch: RouteBatch, model: ServedModel, indexes: list[int]) -> None:
         """Reads the records of one version, and adds their rows to its group."""
         plan = batch.plans[id(model)] = self._plan(model)
-        for index, read in zip(indexes, plan.reader.read([batch.records[index] for index in indexes]), strict=True):
+        found = plan.reader.read([batch.records[index] for index in indexes])
+        if len(indexes) == len(batch.records) and set(map(type, found)) == {Document}:
+            batch.documents = cast(list[Document | None], found)
+            self._add(batch, plan, indexes)
+            return
+        for index, read in zip(indexes, found, strict=True):
             if isinstance(read, Document):
                 batch.documents[index] = read
             elif isinstance(read, Pending):
                 batch.unready[index] = read.reason
             else:
                 batch.fail(index, read, None, None)
-        readable = [index for index in indexes if index in batch.documents]
+        readable = [index for index in indexes if batch.documents[index] is not None]
         if readable:
             self._add(batch, plan, readable)
 
@@ -245,8 +256,7 @@ class RouteScorer:
         group.add_singles(indexes, [""] * len(indexes), inputs)
 
     def _inputs(self, batch: RouteBatch, plan: RoutePlan, indexes: Sequence[int]) -> Inputs:
-        records = [batch.records[index] for index in indexes]
-        documents = [batch.documents[index] for index in indexes]
+        records, documents = batch.read(indexes)
         plan.carried(records, documents)
         return plan.model.features.of_values(plan.rows(records, documents))
 
@@ -263,3 +273,14 @@ class RouteScorer:
             batch.fail(index, internal_error(fault), None, asked)
         batch.describe(index, plan, manifest.model_id, manifest.version)
         return None
+
+
+def _rejected(records: Sequence[Record]) -> dict[int, InferenceError]:
+    """The records that could not be read when they were fetched."""
+    if not any(hasattr(type_, "rejection") for type_ in set(map(type, records))):
+        return {}
+    return {
+        index: error
+        for index, record in enumerate(records)
+        if (error := getattr(record, "rejection", None)) is not None
+    }  # fmt: skip

@@ -117,7 +117,7 @@ def run_bug(kafka: ProxiedKafka, bug: Bug, seed: int, directory: Path, report: R
     faults = all_faults()
     name = f"bug-{bug.name.replace('_', '-')}"
     experiment = Experiment(
-        bug.guarantee, seed, name, 2, BUG_PER_SECOND, brief=True, bug=bug.name,
+        bug.guarantee, seed, name, 2, BUG_PER_SECOND, brief=True, bug=bug.name, routed=bug.routed,
         settings={**QUICK_SETTINGS, "request_timeout_s": 15},
     )  # fmt: skip
     steps = in_order([faults[name] for name in bug.faults], seed, pause_s=BUG_LOAD_S)

@@ -43,6 +43,9 @@ class Kind(Protocol):
     def fault(self, choice: int, answer: Mapping[str, Any]) -> str | None:
         """Describes what is wrong with a result; None if it is right."""
 
+    def variant(self, answer: Mapping[str, Any]) -> str:
+        """What may differ between answers to the same request: the version of the model. Others have the same bytes."""
+
     def letter(self, choice: int) -> Request | None:
         """The expected dead letter, if any."""
 
@@ -76,6 +79,9 @@ class Rows:
         right = by_digest[choice]
         return None if answer["prediction"] == right else f"{answer['prediction']} instead of {right}"
 
+    def variant(self, answer: Mapping[str, Any]) -> str:
+        return str(answer.get("digest", ""))
+
     def letter(self, choice: int) -> Request | None:
         return None
 
@@ -99,6 +105,9 @@ class PoisonRecords:
         poison = self._records[choice]
         code = answer.get("error", {}).get("code")
         return None if code == poison.code else f"{code} instead of {poison.code} for {poison.name!r}"
+
+    def variant(self, answer: Mapping[str, Any]) -> str:
+        return ""
 
     def letter(self, choice: int) -> Request | None:
         return self.request(choice) if self._records[choice].dead_letter else None

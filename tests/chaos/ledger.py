@@ -162,7 +162,7 @@ class Ledger:
         if (fault := made.kind.fault(made.choice, answer)) is not None:
             self._note("wrong", f"{key!r}: {fault}")
         values = made.values = made.values or {}
-        if values.setdefault(answer.get("digest", ""), hash(value)) != hash(value):
+        if values.setdefault(made.kind.variant(answer), hash(value)) != hash(value):
             self._note("different", f"{key!r}")
 
     def letter(self, place: Place, key: bytes | None, value: bytes | None) -> None:

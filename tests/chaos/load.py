@@ -13,6 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from tests.chaos.kinds import Kind
 from tests.chaos.ledger import PARTITIONS, Input, Ledger, Place
+from tests.chaos.routed import RoutedCluster
 from tests.fixtures.workers import Cluster
 
 TICK_S = 0.01
@@ -29,11 +30,15 @@ class Load:
     """Sends `per_second` requests, and in addition transactions, until it is stopped."""
 
     def __init__(
-        self, clusters: Sequence[Cluster], kinds: Sequence[Kind], ledger: Ledger, per_second: int, seed: int
+        self,
+        clusters: Sequence[Cluster | RoutedCluster],
+        kinds: Sequence[Kind],
+        ledger: Ledger,
+        per_second: int,
+        seed: int,
     ) -> None:
         self.aborted_transactions = self.transactions = 0
         self._clusters, self._kinds, self._ledger, self._per_second = clusters, kinds, ledger, per_second
-        self._shares = [kind.share for kind in kinds]
         self._seed = seed
         self._numbers = itertools.count()
         self._stop = threading.Event()
@@ -88,8 +93,10 @@ class Load:
             self._another(producer)
 
     def _send(self, producer: Producer, rng: random.Random, prefix: str) -> bytes:
-        (kind,) = rng.choices(self._kinds, self._shares)
-        cluster, partition, choice = rng.choice(self._clusters), rng.randrange(PARTITIONS), kind.choose(rng)
+        cluster, partition = rng.choice(self._clusters), rng.randrange(PARTITIONS)
+        kinds = cluster.kinds if isinstance(cluster, RoutedCluster) else self._kinds
+        (kind,) = rng.choices(kinds, [kind.share for kind in kinds])
+        choice = kind.choose(rng)
         key = f"{prefix}{next(self._numbers)}".encode()
         self._ledger.sent(key, Input(Place(cluster.topics.tenant, partition), kind, choice))
         request = kind.request(choice)

@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, Message, TopicPartition
 
 from inferd.schemas.topics import Stream
 from tests.chaos.ledger import PARTITIONS, Ledger, Place
+from tests.chaos.routed import RoutedCluster
 from tests.fixtures.workers import Cluster
 
 STREAMS: Sequence[Stream] = ("requests", "results", "dead-letters")
@@ -45,9 +46,9 @@ class Watch:
 class Reader:
     """Reads the topics of every tenant from their beginnings on, in a thread."""
 
-    def __init__(self, clusters: Sequence[Cluster], ledger: Ledger) -> None:
+    def __init__(self, clusters: Sequence[Cluster | RoutedCluster], ledger: Ledger) -> None:
         self.places = frozenset(Place(c.topics.tenant, n) for c in clusters for n in range(PARTITIONS))
-        self._streams = {c.topics.name(stream): (stream, c.topics.tenant) for c in clusters for stream in STREAMS}
+        self._streams = {c.topics.name(stream): (stream, c.topics.tenant) for c in clusters for stream in _streams(c)}
         self._ledger = ledger
         self._watches: list[Watch] = []
         self._stop = threading.Event()
@@ -122,6 +123,10 @@ class Reader:
         for watch in self._watches:
             if produced_at >= watch.since:
                 watch.first.setdefault(place, now)
+
+
+def _streams(cluster: Cluster | RoutedCluster) -> Sequence[Stream]:
+    return cluster.streams if isinstance(cluster, RoutedCluster) else STREAMS
 
 
 def _is_of_model(message: Message) -> bool:

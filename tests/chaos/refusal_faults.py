@@ -43,6 +43,9 @@ class Rejected:
         code, expected = answer.get("error", {}).get("code"), self.requests[choice][1]
         return None if code == expected else f"{code} instead of {expected}"
 
+    def variant(self, answer: Mapping[str, Any]) -> str:
+        return str(answer.get("digest", ""))
+
     def letter(self, choice: int) -> Request | None:
         return self.requests[choice][2]
 

@@ -31,6 +31,8 @@ class Bug:
     faults: tuple[str, ...]
     """Run one after the other; empty if the load alone reveals it."""
     apply: Callable[[], None]
+    routed: bool = False
+    """Whether it is about routes."""
 
     @property
     def what(self) -> str:
@@ -40,11 +42,13 @@ class Bug:
 BUGS: dict[str, Bug] = {}
 
 
-def bug(guarantee: str, shows_as: str, *faults: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+def bug(
+    guarantee: str, shows_as: str, *faults: str, routed: bool = False
+) -> Callable[[Callable[[], None]], Callable[[], None]]:
     """Enters the decorated patch as a bug."""
 
     def enter(apply: Callable[[], None]) -> Callable[[], None]:
-        BUGS[apply.__name__] = Bug(apply.__name__, guarantee, shows_as, faults, apply)
+        BUGS[apply.__name__] = Bug(apply.__name__, guarantee, shows_as, faults, apply, routed)
         return apply
 
     return enter
@@ -343,3 +347,29 @@ def positions_read_before_fencing() -> None:
 
     _wrap_method(ExactlyOnce, "fence", fence)
     _wrap(takeover, "read_positions", read)
+
+
+# ---------------------------------------------------------------------- routes
+
+
+@bug(AT_LEAST_ONCE, "lost", routed=True)
+def route_swallows_invalid_records() -> None:
+    """Commits past records of a route that cannot be scored, and writes nothing for them."""
+    from inferd.streams.routes.output import RouteOutput
+
+    def add(inner: Any, self: Any, record: Any, outcome: Any, index: int) -> None:
+        if index not in outcome.failures:
+            inner(self, record, outcome, index)
+
+    _wrap_method(RouteOutput, "_add", add)
+
+
+@bug(AT_LEAST_ONCE, "wrong", routed=True)
+def route_mixes_up_values() -> None:
+    """Writes the value of another record of the micro-batch."""
+    from inferd.streams.routes.output import RouteOutput
+
+    def add_all(inner: Any, self: Any, records: Any, values: Any) -> Any:
+        return inner(self, records, [*values[1:], *values[:1]])
+
+    _wrap_method(RouteOutput, "_add_all", add_all)

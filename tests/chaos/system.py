@@ -19,6 +19,7 @@ from tests.chaos.kinds import Kind, trained, usual_kinds
 from tests.chaos.ledger import PARTITIONS, Ledger, Place
 from tests.chaos.load import Load
 from tests.chaos.reader import Reader, Watch
+from tests.chaos.routed import RoutedCluster
 from tests.fixtures.workers import Cluster, TrainedModel, until
 
 TENANTS = ("default", "acme")
@@ -45,6 +46,8 @@ class Experiment:
     """Whether faults use their shorter durations."""
     lengthy: bool = False
     """Whether faults of half a minute and more are drawn."""
+    routed: bool = False
+    """Whether a route over topics of others is part of the system."""
     cached: bool = False
     """Whether the model of most requests has a prediction cache, too small for all of their rows."""
     bug: str | None = None
@@ -65,6 +68,7 @@ class System:
                 cluster.caches["demo"] = CACHE
         self.models: list[TrainedModel] = [trained(seed) for seed in MODEL_SEEDS]
         self.kinds: list[Kind] = usual_kinds(self.models)
+        self.routed = RoutedCluster(self.clusters[0], self.models) if experiment.routed else None
         self.oldest_version = self.versions = 1
         """Of the model `demo`: the first that is left, and the last that was given."""
         self.ledger = Ledger()
@@ -80,6 +84,7 @@ class System:
                 {
                     "processing_guarantee": experiment.guarantee, "tenants": ",".join(TENANTS),
                     "reply_to_allowed": f"{self.reply_small},{self.reply_gone}", **experiment.settings,
+                    **({} if self.routed is None else self.routed.settings),
                 },
             )
         )  # fmt: skip
@@ -111,10 +116,14 @@ class System:
         admin = self.admin
         for created in admin.create_topics([tiny, NewTopic(self.reply_gone, 1, 1)]).values():
             created.result(30)
+        everything: list[Cluster | RoutedCluster] = [*self.clusters]
+        if self.routed is not None:
+            self.routed.create(self.admin)
+            everything.append(self.routed)
         self.fleet.start_all()
-        self.reader = Reader(self.clusters, self.ledger)
+        self.reader = Reader(everything, self.ledger)
         self.reader.start()
-        self.load = Load(self.clusters, self.kinds, self.ledger, self.experiment.per_second, self.experiment.seed)
+        self.load = Load(everything, self.kinds, self.ledger, self.experiment.per_second, self.experiment.seed)
         self.load.start()
         self.recover(self.mark(), SETTLED_WITHIN_S)
 

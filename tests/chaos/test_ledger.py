@@ -29,6 +29,9 @@ class Letters:
     def fault(self, _choice: int, answer: Mapping[str, Any]) -> str | None:
         return None if "error" in answer else "no error"
 
+    def variant(self, answer: Mapping[str, Any]) -> str:
+        return str(answer.get("digest", ""))
+
     def letter(self, choice: int) -> Request:
         return self.request(choice)
 

@@ -21,7 +21,7 @@ FAULTS = {
     "at_least_once": ("kill_after_produce", "lost_commit_reply", "results_refused"),
     "exactly_once": ("zombie", "kill_before_commit", "broker_kill"),
 }
-BUGS_SHOWN = ("read_uncommitted", "published_twice")
+BUGS_SHOWN = ("read_uncommitted", "published_twice", "route_swallows_invalid_records")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,9 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxiedKafka]:
 
 @pytest.mark.parametrize("guarantee", FAULTS)
 def test_faults_leave_the_ledger_whole(guarantee: str, proxied: ProxiedKafka, tmp_path: Path) -> None:
-    experiment = Experiment(guarantee, SEED, "short", per_second=800, brief=True, cached=True, settings=QUICK_SETTINGS)
+    experiment = Experiment(
+        guarantee, SEED, "short", per_second=800, brief=True, cached=True, routed=True, settings=QUICK_SETTINGS
+    )
     steps = alone([all_faults()[name] for name in FAULTS[guarantee]], SEED, pause_s=0.5)
     outcome = run(proxied, experiment, steps, tmp_path / "workers")
     assert not outcome.violations, as_text(outcome)

@@ -55,7 +55,12 @@ class JsonEnricher:
         scored: Scored,
         carried: Sequence[Sequence[Value]],
     ) -> Sequence[Written]:
-        opened = [_opened(record.value or b"") for record in records]
+        values = [record.value or b"" for record in records]
+        opened = [
+            # Nearly all objects end with a brace after a value.
+            value[:-1] + b"," if value[-1] == _CLOSING and value[-2] not in _EMPTY else _opened(value)
+            for value in values
+        ]
         if (template := _template(scored)) is None:
             encoded = map(JSON.encode, prediction_fields(scored))
             return [begin + self._field + fields + b"}" for begin, fields in zip(opened, encoded, strict=True)]

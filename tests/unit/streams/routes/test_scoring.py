@@ -160,7 +160,13 @@ def rich_model() -> ServedModel:
     return ServedModel(manifest, RowRuntime(), FeatureSchema(manifest), compile_postprocess(manifest))
 
 
-NUMBER = st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | st.just("text")
+NUMBER = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.just("text")
+)
 ROW = st.fixed_dictionaries(
     {"a": NUMBER, "b": NUMBER, "c": st.sampled_from(["x", "y", "z", "other", None, 1]), "d": NUMBER}
 )  # fmt: skip
