@@ -116,7 +116,6 @@ def parse_request_headers(headers: Sequence[tuple[str, bytes | None]], limits: L
         return alone
     fields: dict[str, Any] = {}
     propagated: list[tuple[str, bytes | None]] = []
-    attributes: list[tuple[str, bytes]] = []
     size = 0
     for header in headers:
         name, value = header
@@ -128,25 +127,25 @@ def parse_request_headers(headers: Sequence[tuple[str, bytes | None]], limits: L
         if use.propagated_as == name:
             propagated.append(header)
         elif value is not None:
-            if use.attribute:
-                _take_attribute(use, value, attributes, propagated)
-            elif use.parse is not None:
+            if use.parse is not None:
                 _interpret(fields, name, use.field, use.parse(value))
+            elif use.attribute:
+                _take_attribute(fields, propagated, use, value)
     carried = tuple(propagated if size <= _FITTING_BYTES else _fitting(propagated))
-    return RequestHeaders(propagated=carried, attributes=tuple(attributes), **_by_field(fields))
+    return RequestHeaders(propagated=carried, **_by_field(fields))
 
 
 def _take_attribute(
-    use: _Use, value: bytes, attributes: list[tuple[str, bytes]], propagated: list[tuple[str, bytes | None]]
+    fields: dict[str, Any], propagated: list[tuple[str, bytes | None]], use: _Use, value: bytes
 ) -> None:
-    attributes.append((use.attribute, value))
+    fields["attributes"] = (*fields.get("attributes", ()), (use.attribute, value))
     if use.propagated_as is not None:
         propagated.append((use.propagated_as, value))
 
 
 def _by_field(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields, with the media type of a protocol in its own."""
-    if isinstance(fields.get("codec"), str):
+    if type(fields.get("codec")) is str:
         fields["protocol"] = fields.pop("codec")
     return fields
 
@@ -187,15 +186,11 @@ def parse_content_type(value: bytes) -> Codec:
 
     `InvalidHeaderError` if it is not UTF-8, `UnsupportedContentTypeError` if there is no such codec.
     """
-    return cast(Codec, _media_type(value, ()))
+    return cast(Codec, parse_media_type(value, ()))
 
 
-def parse_media_type(value: bytes) -> Codec | str:
-    """The codec that a content-type names, or the one of `PROTOCOL_TYPES`; errors as of `parse_content_type`."""
-    return _media_type(value, PROTOCOL_TYPES)
-
-
-def _media_type(value: bytes, protocols: Sequence[str]) -> Codec | str:
+def parse_media_type(value: bytes, protocols: Sequence[str] = PROTOCOL_TYPES) -> Codec | str:
+    """The codec that a content-type names, or the one of `protocols`; errors as of `parse_content_type`."""
     text = _text(CONTENT_TYPE, value)
     if (codec := codec_of(text)) is not None:
         return codec

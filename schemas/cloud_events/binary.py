@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from inferd.schemas.cloud_events.attributes import Attribute, check_attributes
+from inferd.schemas.codecs import printable
 from inferd.schemas.errors import InvalidHeaderError
 
 PREFIX = "ce_"
@@ -18,11 +19,11 @@ def attributes_of_headers(headers: Iterable[tuple[str, bytes]]) -> dict[str, Att
     attributes: dict[str, Attribute] = {}
     for name, value in headers:
         if name in attributes:
-            raise InvalidHeaderError(f"CloudEvent: the header {PREFIX}{name[:40]} appears twice")
+            raise InvalidHeaderError(f"CloudEvent: the header {PREFIX}{printable(name[:40])} appears twice")
         try:
             attributes[name] = value.decode()
         except UnicodeDecodeError as error:
-            raise InvalidHeaderError(f"header {PREFIX}{name[:40]}: not UTF-8: {error.reason}") from None
+            raise InvalidHeaderError(f"header {PREFIX}{printable(name[:40])}: not UTF-8: {error.reason}") from None
     check_attributes(attributes, InvalidHeaderError)
     return attributes
 

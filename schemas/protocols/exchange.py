@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from urllib.parse import quote
 
 from inferd.schemas.cloud_events import (
@@ -45,6 +46,12 @@ class Exchange:
     """The model reference, if it is known although there is no request."""
 
 
+@cache
+def _source_of(group: str) -> str:
+    """A consumer group as a URI reference."""
+    return quote(group, safe="")
+
+
 @dataclass(frozen=True, slots=True)
 class Exchanges:
     """Opens the requests of a topic."""
@@ -63,7 +70,7 @@ class Exchanges:
         """
         if parsed.protocol is None and not parsed.attributes:
             return None
-        place = Place(quote(self.group, safe=""), self.topic, partition, offset, timestamp)
+        place = Place(_source_of(self.group), self.topic, partition, offset, timestamp)
         if parsed.protocol == CLOUD_EVENT:
             return self._structured(value, headers, place, parsed)
         if is_event(name for name, _ in parsed.attributes):

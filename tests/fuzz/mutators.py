@@ -29,6 +29,11 @@ NAMES: tuple[bytes, ...] = (
     b"correlation-id",
     b"traceparent",
     b"ce_id",
+    b"ce_specversion",
+    b"ce_type",
+    b"inference-header-content-length",
+    b"application/vnd.oip.v2+json",
+    b"application/cloudevents+json",
     b"application/json",
     b"application/msgpack; charset=utf-8",
 )

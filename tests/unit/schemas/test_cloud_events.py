@@ -167,3 +167,9 @@ def test_the_attributes_of_results(codec: Any) -> None:
     assert (said["type"], said["subject"], "time" in said) == ("ai.inferd.error.v1", "churn", False)
     unknown = codec.encode({"id": "r", "model_id": None, "error": {"code": "c", "message": "m"}})
     assert "subject" not in result_attributes(place, unknown, codec)
+
+
+def test_a_name_that_does_not_print_is_escaped_in_the_error() -> None:
+    with pytest.raises(InvalidHeaderError) as caught:
+        attributes_of_headers([("\udca2\n", b"\xff")])
+    assert caught.value.message.isprintable()
