@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput, InferResult
-from tritonclient.utils import triton_to_np_dtype
+from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 from inferd import SyncClient
 from inferd.daemon.cli import main
@@ -163,6 +163,45 @@ def test_open_inference_protocol(worker: Worker, model: FormatModel, binary: boo
     for name, expected in model.expected.items():
         found = [item.decode() if isinstance(item, bytes) else item for item in result.as_numpy(name).tolist()]
         assert found == [expected[place] for place in places], name
+
+
+def test_the_rest_of_the_open_inference_protocol(worker: Worker, model: FormatModel) -> None:
+    """Everything else that the public client can ask for: the server, the repository, compression, ids and errors."""
+    json_type = {"content-type": "application/json"}  # the client adds to the headers that it is given
+    with InferenceServerClient(worker.url.removeprefix("http://"), network_timeout=WITHIN_S) as client:
+        server = client.get_server_metadata()
+        assert (server["name"], "binary_tensor_data" in server["extensions"]) == ("inferd", True)
+        index = client.get_model_repository_index(headers=dict(json_type))
+        assert {"name": model.name, "version": "1", "state": "READY"} in index
+        client.load_model(model.name, headers=dict(json_type))
+        with pytest.raises(InferenceServerException, match="by themselves"):
+            client.unload_model(model.name, headers=dict(json_type))
+        metadata = client.get_model_metadata(model.name, "1")
+        rows = model.rows[:1]
+        inputs = [protocol_input(each, [row[each["name"]] for row in rows], True) for each in metadata["inputs"]]
+        for coding in (None, "gzip", "deflate"):
+            result = client.infer(
+                model.name,
+                inputs,
+                model_version="1",
+                request_id=f"q-{coding}",
+                request_compression_algorithm=coding,
+                response_compression_algorithm=coding,
+                parameters={"own": "ignored"},
+                headers=dict(json_type),
+            )
+            (output,) = metadata["outputs"]
+            said = result.get_response()
+            assert (said["id"], said["model_name"], said["model_version"]) == (f"q-{coding}", model.name, "1")
+            found = result.as_numpy("prediction").tolist()
+            assert [item.decode() if isinstance(item, bytes) else item for item in found] == model.expected[
+                "prediction"
+            ][:1]
+            assert said["outputs"][0]["datatype"] == output["datatype"]
+        with pytest.raises(InferenceServerException, match="version_not_found"):
+            client.infer(model.name, inputs, model_version="2", headers=dict(json_type))
+        with pytest.raises(InferenceServerException, match=r"schema_mismatch|invalid_value"):
+            client.infer(model.name, inputs[1:], headers=dict(json_type))
 
 
 @pytest.mark.parametrize("binary", [True, False])
