@@ -12,7 +12,7 @@ CODE := schemas streams daemon inferd tests bench
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo demo-routes test test-cache test-plain test-unit test-mlflow test-mlserver test-asyncapi fuzz model-mutants models-on-demand jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-layouts bench-models bench-jobs bench-kernels bench-cache bench-tenants chaos chaos-bugs minimal-root test-pythons audit lock lock-jars clean
+.PHONY: help demo demo-routes test test-cache test-plain test-unit test-mlflow test-mlserver test-asyncapi fuzz model-mutants models-on-demand jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-layouts bench-models bench-routes bench-jobs bench-kernels bench-cache bench-tenants chaos chaos-bugs minimal-root test-pythons audit lock lock-jars clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -101,6 +101,9 @@ bench-layouts: $(VENV)/.installed-dev $(FRAMEWORKS)/.installed ## Measure throug
 
 bench-models: $(VENV)/.installed-dev $(MLSERVER)/.installed ## Measure each model format, compared with a loop by hand and with MLServer (15 to 45 minutes).
 	@$(PY) -m bench.models
+
+bench-routes: $(VENV)/.installed-dev $(FRAMEWORKS)/.installed ## Measure the CPU cost of a route, compared with a loop by hand and frameworks.
+	@$(PY) -m bench.routes
 
 bench-jobs: $(VENV)/.installed-dev ## Measure batch jobs, compared with Booster.predict alone.
 	@$(PY) -m bench.jobs

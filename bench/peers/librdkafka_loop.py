@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 
 from bench.layouts import LAYOUTS
 from bench.libraries import LIBRARIES
+from bench.peers.routed import RoutedScorer
 from bench.peers.task import PeerTask, collect_garbage_rarely, stop_signal, task_of_arguments
 
 BATCH_RECORDS_MAX = 512
@@ -28,6 +29,7 @@ class LibrdkafkaLoop:
     def __init__(self, task: PeerTask) -> None:
         self.task, self.layout = task, LAYOUTS[task.layout]
         self.predict = LIBRARIES[task.library](task.model_path)
+        self.routed = RoutedScorer(task) if task.routed else None
         self.consumer = Consumer(
             {
                 "bootstrap.servers": task.bootstrap_servers,
@@ -76,10 +78,14 @@ class LibrdkafkaLoop:
         return [record for record in records if record.error() is None]
 
     def score(self, records: list[Message]) -> dict[int, list[tuple[Message, bytes]]]:
+        answers: dict[int, list[tuple[Message, bytes]]] = defaultdict(list)
+        if self.routed is not None:
+            for record, value in zip(records, self.routed.results([each.value() for each in records]), strict=True):  # type: ignore[misc]
+                answers[record.partition()].append((record, value))  # type: ignore[index]
+            return answers
         layout = self.layout
         requests = [layout.decode(record.value()) for record in records]
         predictions = self.predict([layout.values(request["input_data"]) for request in requests])
-        answers: dict[int, list[tuple[Message, bytes]]] = defaultdict(list)
         for record, request, prediction in zip(records, requests, predictions, strict=True):
             result = {
                 "id": request["id"],

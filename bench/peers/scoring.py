@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from bench.layouts import LAYOUTS
 from bench.libraries import LIBRARIES
+from bench.peers.routed import RoutedScorer
 from bench.peers.task import PeerTask
 
 
@@ -16,9 +17,12 @@ class Scorer:
         self._version, self._digest = task.version, task.digest
         self._layout = LAYOUTS[task.layout]
         self._predict = LIBRARIES[task.library](task.model_path)
+        self._routed = RoutedScorer(task) if task.routed else None
 
     def results(self, values: Iterable[bytes]) -> list[bytes]:
         """The encoded results of encoded requests, in their order; at least one."""
+        if self._routed is not None:
+            return self._routed.results(values)
         layout = self._layout
         requests = [layout.decode(value) for value in values]
         predictions = self._predict([layout.values(request["input_data"]) for request in requests])

@@ -28,18 +28,24 @@ class PeerTask(msgspec.Struct, frozen=True):
     """A name of `bench.libraries.LIBRARIES`."""
     layout: str = DEFAULT
     """A name of `bench.layouts.LAYOUTS`."""
+    source: str = ""
+    """The topic of the requests, if it is not that of the tenant."""
+    sink: str = ""
+    """The topic of the results, if it is not that of the tenant."""
+    routed: bool = False
+    """Whether the requests are records of a route."""
     predict_threads: int = 1
     """Threads of `Booster.predict`; 0 is LightGBM's default."""
 
     @property
     def requests(self) -> str:
         """Topic of the requests."""
-        return f"{self.namespace}.{self.tenant}.requests"
+        return self.source or f"{self.namespace}.{self.tenant}.requests"
 
     @property
     def results(self) -> str:
         """Topic of the results."""
-        return f"{self.namespace}.{self.tenant}.results"
+        return self.sink or f"{self.namespace}.{self.tenant}.results"
 
     @property
     def recovery_store(self) -> str:

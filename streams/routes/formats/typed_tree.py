@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, groupby
 from operator import attrgetter
 from typing import Any
 
@@ -50,7 +51,7 @@ class TreeReader:
         for record in records:
             try:
                 values = values_of(decode(record.value or b""))
-            except (*DECODE_ERRORS, AttributeError):  # an object on the way that is null raises AttributeError
+            except (*DECODE_ERRORS, AttributeError, TypeError):  # the latter two: an object on the way is null
                 read.append(self._read_any(record.value))
                 continue
             if checks:
@@ -138,7 +139,7 @@ def _typed_reader(codec: Codec, paths: Sequence[Path], new_field: str | None) ->
     if not places:
         return codec.decoder(dict[str, msgspec.Raw]), lambda _: (), 0
     decode = codec.decoder(_struct(tree))
-    return decode, _getter(places), len(paths)
+    return decode, _getter(places, tree), len(paths)
 
 
 def _insert(tree: dict[str, Any], steps: Sequence[str]) -> str | None:
@@ -168,9 +169,39 @@ def _struct(tree: Mapping[str, Any]) -> type[msgspec.Struct]:
     return msgspec.defstruct("Fields", fields, rename=rename, frozen=True, gc=False)
 
 
-def _getter(places: Sequence[str]) -> Callable[[Any], tuple[Value, ...]]:
-    if list(places) == [f"f{number}" for number in range(len(places))]:
+def _getter(places: Sequence[str], tree: Mapping[str, Any]) -> Callable[[Any], tuple[Value, ...]]:
+    """The values at attribute paths, in their order. Objects whose fields are all wanted, in order, are taken whole."""
+    parts: list[Callable[[Any], tuple[Value, ...]]] = []
+    for parent, group in groupby(places, lambda place: place.rpartition(".")[0]):
+        wanted = list(group)
+        prefix = f"{parent}." if parent else ""
+        if wanted == [f"{prefix}f{number}" for number in range(_width(tree, parent))]:
+            parts.append(_whole(parent))
+        else:
+            parts.append(_each(wanted))
+    if len(parts) == 1:
+        return parts[0]
+    first, second = parts[0], parts[1]
+    if len(parts) == 2:
+        return lambda fields: first(fields) + second(fields)
+    return lambda fields: tuple(chain.from_iterable([part(fields) for part in parts]))
+
+
+def _width(tree: Mapping[str, Any], parent: str) -> int:
+    """The number of fields of the object at an attribute path."""
+    for name in parent.split(".") if parent else ():
+        tree = list(tree.values())[int(name[1:])]
+    return len(tree)
+
+
+def _whole(parent: str) -> Callable[[Any], tuple[Value, ...]]:
+    if not parent:
         return msgspec.structs.astuple
+    get, astuple = attrgetter(parent), msgspec.structs.astuple
+    return lambda fields: astuple(get(fields))
+
+
+def _each(places: Sequence[str]) -> Callable[[Any], tuple[Value, ...]]:
     if len(places) == 1:
         get = attrgetter(places[0])
         return lambda fields: (get(fields),)
