@@ -1,7 +1,8 @@
 """A client of the Open Inference Protocol made of MLServer's codecs: runs in MLServer's own environment.
 
 Standard input has requests as JSON, one a line: `url`, the `codec` to encode with, the `columns` of the rows (datatype
-and values by name), the names of `outputs`. Standard output has, one a line, the values of each output by name.
+and values by name), the names of `outputs`. Standard output has, one a line, the values of each output by name. Without
+a `url`, it has the encoded request instead; a line with a `response` alone is a response to decode.
 """
 
 from __future__ import annotations
@@ -22,13 +23,23 @@ TIMEOUT_S = 300
 def main() -> None:
     for line in sys.stdin:
         asked = json.loads(line)
+        if "response" in asked:
+            print(json.dumps(values_of(InferenceResponse.model_validate(asked["response"]))))
+            continue
         frame = pd.DataFrame({name: pd.Series(**column) for name, column in asked["columns"].items()})
         request = ENCODERS[asked["codec"]](frame)
         request.id = "of-mlserver"
         request.outputs = [RequestOutput(name=name) for name in asked["outputs"]]
+        if "url" not in asked:
+            print(json.dumps(request.model_dump()))
+            continue
         response = infer(asked["url"], request)
-        assert response.id == request.id
-        print(json.dumps({output.name: decoded(output) for output in response.outputs}))
+        print(json.dumps(values_of(response)))
+
+
+def values_of(response: InferenceResponse) -> dict[str, list[Any]]:
+    assert response.id == "of-mlserver"
+    return {output.name: decoded(output) for output in response.outputs}
 
 
 def infer(url: str, request: InferenceRequest) -> InferenceResponse:

@@ -38,10 +38,17 @@ def models(model: TrainedModel) -> dict[str, FormatModel]:
 
 
 @pytest.fixture(scope="module")
-def worker(kafka: str, models: dict[str, FormatModel], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+def place(kafka: str) -> Cluster:
+    made = Cluster(kafka, "mlserver-codecs")
+    made.create_topics()
+    return made
+
+
+@pytest.fixture(scope="module")
+def worker(
+    place: Cluster, models: dict[str, FormatModel], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Worker]:
     """A worker that serves them."""
-    place = Cluster(kafka, "mlserver-codecs")
-    place.create_topics()
     with SyncClient(place.bootstrap, namespace=place.namespace) as client:
         for name, model in models.items():
             client.deploy_model(model.content, manifest_of(model.content, name, 1))
@@ -85,9 +92,38 @@ def test_every_codec_and_format(worker: Worker, models: dict[str, FormatModel]) 
         }
         for model, codec in asked
     ]
-    lines = "".join(json.dumps(request) + "\n" for request in requests)
+    for (model, codec), values in zip(asked, said_of(requests), strict=True):
+        assert values == model.expected, (model.name, codec)
+
+
+def said_of(lines: list[Any]) -> list[Any]:
+    """What MLServer's codecs make of each line."""
+    text = "".join(json.dumps(line) + "\n" for line in lines)
     command = [str(PYTHON), str(CLIENT)]
-    done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=WITHIN_S, check=False)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=WITHIN_S, check=False)
     assert done.returncode == 0, done.stderr
-    for (model, codec), line in zip(asked, done.stdout.splitlines(), strict=True):
-        assert json.loads(line) == model.expected, (model.name, codec)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_every_codec_and_format_on_kafka(place: Cluster, worker: Worker, models: dict[str, FormatModel]) -> None:
+    """Requests are records; as to MLServer's own Kafka server, headers name the model."""
+    asked = {f"{model.name}.{codec}": (model, codec) for model in models.values() for codec in codecs_of(model)}
+    bodies = said_of(
+        [
+            {"codec": codec, "columns": columns_of(model), "outputs": list(model.expected)}
+            for model, codec in asked.values()
+        ]
+    )
+    producer = place.producer()
+    for (key, (model, _)), body in zip(asked.items(), bodies, strict=True):
+        headers: list[tuple[str, str | bytes | None]] = [
+            ("content-type", "application/vnd.oip.v2+json"),
+            ("mlserver-model", model.name),
+        ]
+        producer.produce(place.topics.name("requests"), json.dumps(body), key, headers=headers)
+    assert producer.flush(60) == 0
+    records = place.read("results", lambda found: len({each.key() for each in found}) >= len(asked), WITHIN_S)
+    responses = {record.key().decode(): json.loads(record.value()) for record in records}
+    values = said_of([{"response": responses[key]} for key in asked])
+    for (key, (model, _)), found in zip(asked.items(), values, strict=True):
+        assert found == model.expected, key
