@@ -25,6 +25,7 @@ from inferd.schemas.routes import (
     RouteNotFoundError,
     Sink,
     Source,
+    Subjects,
     Tombstones,
     parse_path,
 )
@@ -141,6 +142,10 @@ def routes() -> None:
     help="With --schema: the records have the header of a schema registry, which has their schemas; FILE is the schema"
     " in whose terms paths are, with its aliases and defaults.",
 )  # fmt: skip
+@click.option(
+    "--subjects", type=click.Choice(get_args(Subjects)), default="topic", show_default=True,
+    help="How the subject of the sink's schema is named in the registry: SINK-value, the name of the record, or both.",
+)  # fmt: skip
 @click.option("--message", help="The message of a Protobuf schema.")
 @click.option("--data", help="Format of the data of CloudEvents.")
 @click.option("--replace", is_flag=True, help="Change the route of this name; it goes on where it is.")
@@ -162,6 +167,7 @@ def create(name: str, target: Target, **options: Any) -> None:
         sink=Sink(
             options["sink"], options["mode"], options["field"],
             {each: path or each for each, path in options["carry"].items()},
+            options["subjects"],
         ),
         features=options["features"],
         constants=options["constants"],

@@ -14,6 +14,7 @@ from inferd.schemas.routes.route import (
     RouteNotFoundError,
     Sink,
     Source,
+    Subjects,
     Tombstones,
 )
 
@@ -29,6 +30,7 @@ __all__ = [
     "Sink",
     "Source",
     "Special",
+    "Subjects",
     "Tombstones",
     "check_route",
     "check_route_name",

@@ -11,6 +11,7 @@ from inferd.schemas.requests import Scalar
 
 Mode = Literal["enrich", "result"]
 OnError = Literal["dead-letters", "sink"]
+Subjects = Literal["topic", "record", "topic-record"]
 Tombstones = Literal["skip", "forward"]
 EndOfTopic = Literal["latest", "earliest"]
 DEFAULT_FIELD = "prediction"
@@ -72,7 +73,7 @@ class Sink(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     """The added field. It holds a record of the prediction, `model_id`, `version` and, after a failure, `error`."""
     carry: dict[str, str] = {}
     """Name in the result -> path into the record, for the mode `result`."""
-    subjects: Literal["topic", "record", "topic-record"] = "topic"
+    subjects: Subjects = "topic"
     """How the subject of the sink's schema is named in a schema registry."""
 
 

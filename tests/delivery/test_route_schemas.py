@@ -19,7 +19,7 @@ from inferd.daemon.broker import EmbeddedRegistry
 from inferd.streams.routes.formats import RegisteredSchema
 from inferd.streams.routes.formats.protobuf.schema import parse_schema
 from tests.fixtures.registry import registry_settings
-from tests.fixtures.routes import ForeignTopics, routes_command, row
+from tests.fixtures.routes import ForeignTopics, routes_command, row, status
 from tests.fixtures.workers import Cluster, StartWorker, TrainedModel, until
 
 COUNT = 500
@@ -212,7 +212,8 @@ def test_records_wait_for_a_registry_that_is_away(
     for number, value in enumerate(values):
         producer.produce(source, value, b"k%d" % number)
     assert producer.flush(30) == 0
-    until(lambda: "schema_registry_waits" in worker.text(), 30, "the log names what records wait for")
+    until(lambda: "schema registry" in json.dumps(status(worker)["routes"]), 30, "/status names what records wait for")
+    assert "schema_registry_waits" in worker.text()
     assert others.read(sink, 0, within_s=1) == []
     with own:
         records = others.read(sink, COUNT)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from tests.fuzz import decoders, job_decoders, protocol_decoders, scored
+from tests.fuzz import decoders, job_decoders, protocol_decoders, route_decoders, scored
 from tests.fuzz.target import Target
+
+_MODULES = (decoders, job_decoders, protocol_decoders, route_decoders)
 
 
 def all_targets() -> dict[str, Target]:
     """All targets by name."""
-    targets = (*decoders.targets(), *job_decoders.targets(), *protocol_decoders.targets(), scored.target())
-    return {target.name: target for target in targets}
+    return {target.name: target for module in _MODULES for target in module.targets()} | {
+        target.name: target for target in (scored.target(),)
+    }

@@ -15,7 +15,7 @@ from inferd.streams.routes.formats.format import (
 )
 from inferd.streams.routes.formats.registered_schema import Reference, RegisteredSchema, SchemaKind
 from inferd.streams.routes.formats.registry import all_formats, format_named, register, unregister
-from inferd.streams.routes.formats.subjects import Subjects, subject_of
+from inferd.streams.routes.formats.subjects import subject_of
 
 __all__ = [
     "Document",
@@ -29,7 +29,6 @@ __all__ = [
     "Schemas",
     "Scored",
     "SourceRecord",
-    "Subjects",
     "Value",
     "Writer",
     "Written",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-Subjects = Literal["topic", "record", "topic-record"]
+from inferd.schemas.routes import Subjects
 
 
 def subject_of(strategy: Subjects, topic: str, record: str) -> str:

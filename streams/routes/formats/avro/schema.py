@@ -11,6 +11,7 @@ from fastavro import parse_schema
 from fastavro.schema import SchemaParseException, UnknownType
 
 from inferd.schemas.errors import InvalidValueError
+from inferd.streams.routes.formats.library_errors import printable
 
 PRIMITIVES: Final = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 NOTHING: Final = object()
@@ -108,7 +109,7 @@ def parse_avro(text: str, imported: Iterable[tuple[str, str]] = ()) -> AvroSchem
         parsed = parse_schema(written, named)
         root = _Graph(named).type_of(parsed)
     except _PARSE_ERRORS as error:
-        raise InvalidValueError(f"the Avro schema cannot be used: {str(error)[:300]}") from None
+        raise InvalidValueError(f"the Avro schema cannot be used: {printable(error)}") from None
     if not isinstance(root, Record):
         raise InvalidValueError("the Avro schema is not that of a record")
     return AvroSchema(written, root)

@@ -141,7 +141,7 @@ class _Parser:
                 first = last = tokens.integer()
                 if tokens.taken("to"):
                     last = NUMBER_MAX if tokens.taken("max") else tokens.integer()
-                ranges.add(start=first, end=last + 1)
+                ranges.add(start=first, end=min(last, NUMBER_MAX) + 1)
             _ = tokens.taken(",")
 
     def _oneof(self, message: DescriptorProto) -> None:

@@ -27,6 +27,7 @@ from google.protobuf.message import DecodeError
 
 from inferd.schemas.errors import InvalidValueError, SchemaMismatchError
 from inferd.schemas.requests import OUTPUTS, OWN_OUTPUTS
+from inferd.streams.routes.formats.library_errors import printable
 from inferd.streams.routes.formats.protobuf.proto_file import OPTIONAL, ProtoFile, parse_proto
 from inferd.streams.routes.formats.registered_schema import RegisteredSchema
 
@@ -103,7 +104,7 @@ def parse_schema(schema: RegisteredSchema) -> ProtobufSchema:
         pool.AddSerializedFile(file.descriptor.SerializeToString())
         pool.FindFileByName(file.descriptor.name)
     except (TypeError, KeyError, ValueError) as error:
-        raise InvalidValueError(f"the Protobuf schema cannot be used: {str(error)[:300]}") from None
+        raise InvalidValueError(f"the Protobuf schema cannot be used: {printable(error)}") from None
     return ProtobufSchema(file, text, pool)
 
 

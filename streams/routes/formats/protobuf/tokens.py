@@ -16,6 +16,7 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 END = ""
+INTEGER_MAX = (1 << 31) - 1
 
 
 class Token(NamedTuple):
@@ -108,6 +109,8 @@ class Tokens:
             value = int(text, 8) if octal else int(text, 0)
         except ValueError:
             raise self.error_at(start, f"expected a whole number, got {text!r}") from None
+        if value > INTEGER_MAX:
+            raise self.error_at(start, f"the number {text[:20]} has more than 32 bits")
         return -value if negative else value
 
     def text(self) -> str:

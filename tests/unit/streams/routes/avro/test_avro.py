@@ -243,6 +243,12 @@ def test_schemas_that_are_none(schema: str) -> None:
     assert isinstance(result, SchemaMismatchError)
 
 
+def test_an_error_about_a_name_that_is_not_unicode_can_be_printed() -> None:
+    with pytest.raises(InvalidValueError) as caught:
+        AVRO.check(Format("avro", schema='{"type":"record","name":"a","fields":[{"name":"f","type":"x\\ud800"}]}'))
+    caught.value.message.encode()
+
+
 def test_a_schema_of_another_kind_is_a_mismatch() -> None:
     registry = Registry({1: RegisteredSchema("PROTOBUF", "", schema_id=1)})
     (result,) = AVRO.reader(Format("avro"), [parse_path("id")], None, registry).read([Record(b"\0\0\0\0\1\2")])

@@ -181,6 +181,7 @@ def types_as_written(found: Any, expected: Any) -> Any:
         ("message A {\n\n $ }", 3),
         ("/* never closed", 1),
         ("message A { int32 x = 09x; }", 1),
+        ("enum E { A = 1; B =\n 99999999999; }", 2),
     ],
 )
 def test_texts_that_are_no_files_name_the_line(text: str, line: int) -> None:
@@ -195,6 +196,7 @@ def test_texts_that_are_no_files_name_the_line(text: str, line: int) -> None:
         "message A { int32 x = 1; int32 y = 1; }",
         'import "none.proto"; message A { }',
         "message A { int32 x = 0; }",
+        "message A { reserved 5 to 2147483647; reserved -1; }",
         "message " * 3,
         "message A {" * 100_000,
     ],
