@@ -10,7 +10,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from inferd.cluster import FAULTS, Cluster, codec_of_record
-from inferd.errors import topic_not_found
+from inferd.errors import TopicNotFoundError
 from inferd.models import ModelLog
 from inferd.routes.checks import check_beside, check_fits
 from inferd.schemas.errors import InferenceError
@@ -99,7 +99,9 @@ class RouteLog:
         known = await self._cluster.topics_of_others([*route.source.topics, route.sink.topic])
         for topic, partitions in known.items():
             if not partitions:
-                raise topic_not_found(topic, self._cluster.topics.tenant)
+                raise TopicNotFoundError(
+                    f"topic {topic} does not exist: create it, or check its name, broker and access rights"
+                )
         tps = [
             TopicPartition(topic, number)
             for topic in route.source.topics

@@ -232,7 +232,7 @@ def test_routes_that_may_not_run_are_refused_by_name_and_others_wait_for_their_s
     worker.wait_ready()
     base = ["--format", "json", "--model", "demo"]
     for arguments, message in (
-        (["--from", source, "--to", others.name("none"), *base], "none does not exist"),
+        (["--from", source, "--to", others.name("none"), *base], "none does not exist: create it"),
         (["--from", source, "--to", source, *base], "read its own output"),
         (["--from", cluster.topics.name("requests"), "--to", sink, *base], "own"),
         (["--from", source, "--to", sink, "--format", "json", "--model", "other"], "no model 'other'"),
