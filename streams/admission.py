@@ -1,7 +1,7 @@
 """Admission of tenants: a worker serves those that have their rights, topics and models. The others wait.
 
 The worker polls its access rights. A tenant that lacks one waits until the right is granted, and its status says which
-one is missing; the other tenants are served meanwhile. The topics of a waiting tenant are barred: they are neither
+one is missing; the other tenants are served meanwhile. The topics of a waiting tenant are excluded: they are neither
 assigned to this worker nor fetched.
 """
 
@@ -55,11 +55,11 @@ class ModelFollower(Protocol):
 class Admission:
     """The tenants that a worker serves, and the reason why each of the others waits."""
 
-    def __init__(self, settings: StreamSettings, bar: Callable[[frozenset[str]], None]) -> None:
-        """`bar` is called with the barred topics after every check."""
+    def __init__(self, settings: StreamSettings, exclude: Callable[[frozenset[str]], None]) -> None:
+        """`exclude` is called with the excluded topics after every check."""
         self.waits: Mapping[str, str] = {}
         """By tenant: the reason why it waits."""
-        self._settings, self._bar = settings, bar
+        self._settings, self._exclude = settings, exclude
         self._all, self._sample = worker_rights(settings), worker_rights(settings, SAMPLED_PARTITIONS)
         self._missing: list[Right] = []
         self._verified: set[str] = set()
@@ -72,7 +72,7 @@ class Admission:
 
     # ------------------------------------------------------------------ state
 
-    def barred(self) -> frozenset[str]:
+    def excluded(self) -> frozenset[str]:
         """Topics that must not be consumed: those of tenants that were never admitted, and those that lack a right."""
         waiting = (tenant for tenant in self._settings.tenants if tenant not in self._admitted)
         topics = {topic for tenant in waiting for topic in self._lane_topics(tenant)}
@@ -121,7 +121,7 @@ class Admission:
         """Serve the tenants whose models are loaded by now."""
         self._admitted |= self._verified & models.loaded
         self._update_waits()
-        self._bar(self.barred())
+        self._exclude(self.excluded())
 
     async def run(self, models: ModelFollower) -> None:
         """Check rights and topics periodically, until cancelled."""

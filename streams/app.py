@@ -75,7 +75,7 @@ class Streams:
         self.route_table = RouteTable(settings.tenants, settings.limits)
         self.follower: ModelFollower | None = None
         self.lane: Lane | None = None
-        self.admission = Admission(settings, self._bar)
+        self.admission = Admission(settings, self._exclude)
         self._on_fatal = on_fatal
         self._app: LaneApp | None = None
         self.tenants: Mapping[str, TenantParts] = {}
@@ -316,9 +316,9 @@ class Streams:
         assert self._app is not None
         return cast(LaneConsumer, self._app.consumer)
 
-    def _bar(self, topics: frozenset[str]) -> None:
+    def _exclude(self, topics: frozenset[str]) -> None:
         if self._app is not None:
-            self._consumer().bar(topics)
+            self._consumer().exclude(topics)
 
     def _owned_jobs(self) -> Mapping[str, JobStore]:
         return {tenant: parts.jobs.owned for tenant, parts in self.tenants.items()}
@@ -372,8 +372,8 @@ class Streams:
                 lane.check_topics()
 
     def _readable(self, lane: Lane) -> frozenset[str]:
-        """Topics of the lane that are not barred."""
-        return lane.topics - (self._app.barred if self._app is not None else frozenset())
+        """Topics of the lane that are not excluded."""
+        return lane.topics - (self._app.excluded if self._app is not None else frozenset())
 
     def _read_again(self, topic: str) -> None:
         self._reader.forget(topic)

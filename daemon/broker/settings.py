@@ -83,7 +83,7 @@ def _check(name: str, value: object, fits: bool, allowed: str) -> None:
         raise BrokerSettingError(f"{name} = {value!r} is not allowed: it must be {allowed}")
 
 
-def _check_path(name: str, path: Path, barred: str) -> None:
+def _check_path(name: str, path: Path, forbidden: str) -> None:
     text = str(path.absolute())
-    fits = text.isprintable() and not any(character in text for character in barred)
-    _check(name, text, fits, f"a path without {' '.join(barred)} and control characters")
+    fits = text.isprintable() and not any(character in text for character in forbidden)
+    _check(name, text, fits, f"a path without {' '.join(forbidden)} and control characters")

@@ -13,7 +13,7 @@ thread without a thread), `AIOKafkaConsumerThread._consumer` (to reach aiokafka'
 `_isolation_level`, `_fetch_max_wait_ms`, `_client` (to refresh its topic metadata), `_coordinator` (the only immediate
 source of the generation), `_coordinator._pending_exception` (an error that the coordinator keeps until it is read:
 Faust never reads it), `_fetcher` (to hold full partitions), its `_fetch_task` (no callback reports its end) and
-`_subscription.assign_from_subscribed` (for barred topics) and `_subscription.subscription._topics` (to change the
+`_subscription.assign_from_subscribed` (for excluded topics) and `_subscription.subscription._topics` (to change the
 topics); of Faust's conductor `_topics` and `_update_indices` (likewise).
 """
 
@@ -121,8 +121,8 @@ class LoopConsumerThread(driver.AIOKafkaConsumerThread):
         return consumer
 
     def _allowed(self, tps: Iterable[TopicPartition]) -> list[TopicPartition]:
-        barred = cast(LaneApp, self.app).barred
-        return [tp for tp in tps if tp.topic not in barred]
+        excluded = cast(LaneApp, self.app).excluded
+        return [tp for tp in tps if tp.topic not in excluded]
 
 
 class LaneConsumer(driver.Consumer):
@@ -149,13 +149,13 @@ class LaneConsumer(driver.Consumer):
         coordinator: Any = self.aiokafka._coordinator  # noqa: SLF001
         return int(coordinator.generation)
 
-    def bar(self, topics: frozenset[str]) -> None:
+    def exclude(self, topics: frozenset[str]) -> None:
         """Stops consuming these topics but continues with all others; partitions are reassigned as needed.
 
         Call it regularly: an error of the coordinator persists until it is read.
         """
         app = cast(LaneApp, self.app)
-        changed, app.barred = topics != app.barred, topics
+        changed, app.excluded = topics != app.excluded, topics
         with contextlib.suppress(ConsumerNotStarted):
             coordinator: Any = self.aiokafka._coordinator  # noqa: SLF001
             if coordinator and (changed or coordinator._pending_exception is not None):  # noqa: SLF001
@@ -204,8 +204,8 @@ class LaneConsumer(driver.Consumer):
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> RecordMap:  # noqa: ASYNC109
         # A copy: Faust changes its set meanwhile, and aiokafka takes an empty set as *all*.
         active = kafka_tps(active_partitions or ())
-        if barred := cast(LaneApp, self.app).barred:
-            active = {tp for tp in active if tp.topic not in barred}
+        if excluded := cast(LaneApp, self.app).excluded:
+            active = {tp for tp in active if tp.topic not in excluded}
         full = self.intake.full(active)
         self._hold(full)
         if full:
@@ -286,7 +286,7 @@ class LaneApp(faust.App):
     """Maximum partitions assigned per topic; unlimited for other topics."""
     denied: Callable[[], None]
     """Called when the broker denies a fetch."""
-    barred: frozenset[str] = frozenset()
+    excluded: frozenset[str] = frozenset()
     """Topics that are neither assigned nor fetched."""
 
     def _new_transport(self) -> LaneTransport:

@@ -50,7 +50,7 @@ class World:
     """Missing ACLs, in words."""
     unfit: dict[str, str] = field(default_factory=dict)
     away: bool = False
-    barred: list[frozenset[str]] = field(default_factory=list)
+    excluded: list[frozenset[str]] = field(default_factory=list)
     checks: int = 0
     asked: list[int] = field(default_factory=list)
     """Number of rights that each check requested."""
@@ -95,8 +95,8 @@ class FakeClient:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     settings = StreamSettings(KafkaConnection(), "w1", tmp_path, namespace="ns", tenants=("a", "b"))
-    barred: list[frozenset[str]] = []
-    world = World(Admission(settings, barred.append), barred=barred)
+    excluded: list[frozenset[str]] = []
+    world = World(Admission(settings, excluded.append), excluded=excluded)
     monkeypatch.setattr(admission_module, "missing_rights", world.missing_rights)
     monkeypatch.setattr(admission_module, "ensure_topics", world.ensure_topics)
     monkeypatch.setattr(admission_module, "AIOKafkaClient", FakeClient)
@@ -107,7 +107,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
 async def test_with_all_rights_every_tenant_is_served(world: World) -> None:
     topics = await world.start()
     assert {topic.name for topic in topics} == {"ns.a.requests", "ns.b.requests"}
-    assert (world.admission.waits, world.admission.fault, world.barred) == ({}, None, [frozenset()])
+    assert (world.admission.waits, world.admission.fault, world.excluded) == ({}, None, [frozenset()])
     assert world.admission.unserved_reason("a") is None
 
 
@@ -128,13 +128,13 @@ async def test_a_tenant_without_a_right_at_the_start_waits_alone_for_it(world: W
     assert named in world.admission.waits["a"]
     assert "kafka-acls --bootstrap-server 127.0.0.1:9092 --add" in world.admission.waits["a"]
     assert world.admission.waits.keys() == {"a"}
-    assert world.barred[-1] == A_TOPICS
+    assert world.excluded[-1] == A_TOPICS
     assert world.models.followed == {"b"}
     assert world.admission.unserved_reason("a") == world.admission.waits["a"]
     assert world.admission.fault is None, "the other tenant is served"
     world.missing = []
     await world.check()
-    assert (world.admission.waits, world.barred[-1]) == ({}, frozenset())
+    assert (world.admission.waits, world.excluded[-1]) == ({}, frozenset())
 
 
 @pytest.mark.parametrize(
@@ -154,11 +154,11 @@ async def test_a_lost_right_stops_only_what_needs_it(world: World, right: str, s
     world.missing = [right]
     await world.check()
     assert right.replace("jobs-0", "jobs-*") in world.admission.waits["a"]
-    assert world.barred[-1] == stopped
+    assert world.excluded[-1] == stopped
     assert world.admission.unserved_reason("a") is None, "its models are loaded: over HTTP it is served"
     world.missing = []
     await world.check()
-    assert (world.admission.waits, world.barred[-1]) == ({}, frozenset())
+    assert (world.admission.waits, world.excluded[-1]) == ({}, frozenset())
 
 
 async def test_if_all_tenants_wait_the_worker_has_a_fault(world: World) -> None:
@@ -186,10 +186,10 @@ async def test_a_tenant_is_served_only_once_its_models_are_loaded(world: World) 
     world.models.held, world.missing = True, []
     await world.check()
     assert world.admission.waits["a"] == MODELS_UNREAD
-    assert world.barred[-1] == A_TOPICS
+    assert world.excluded[-1] == A_TOPICS
     world.models.read |= {"a"}
     await world.check()
-    assert (world.admission.waits, world.barred[-1]) == ({}, frozenset())
+    assert (world.admission.waits, world.excluded[-1]) == ({}, frozenset())
 
 
 async def test_wrong_topics_make_a_later_tenant_wait(world: World) -> None:

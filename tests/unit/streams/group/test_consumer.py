@@ -450,10 +450,10 @@ def test_a_coordinator_keeps_an_error_until_it_is_read() -> None:
 
 async def test_other_barred_topics_are_a_new_assignment(transport: Transport) -> None:
     coordinator, refreshed = with_coordinator(transport)
-    barred = [frozenset({OTHER_TOPIC}), frozenset({OTHER_TOPIC}), frozenset[str]()]
+    excluded = [frozenset({OTHER_TOPIC}), frozenset({OTHER_TOPIC}), frozenset[str]()]
     joins = []
-    for topics in barred:
-        transport.consumer.bar(topics)
+    for topics in excluded:
+        transport.consumer.exclude(topics)
         joins.append(coordinator.joins)
     assert joins == [1, 1, 2]
     assert len(refreshed) == 2, "topics that were hidden may be visible now"
@@ -461,18 +461,18 @@ async def test_other_barred_topics_are_a_new_assignment(transport: Transport) ->
 
 async def test_a_coordination_error_is_read_and_the_group_rejoined(transport: Transport) -> None:
     coordinator, _ = with_coordinator(transport, GroupAuthorizationFailedError("inferd"))
-    transport.consumer.bar(frozenset())
+    transport.consumer.exclude(frozenset())
     assert (coordinator.joins, coordinator._pending_exception) == (1, None)
 
 
 async def test_topics_can_be_barred_before_the_consumer_exists(transport: Transport) -> None:
     transport.thread._consumer = None
-    transport.consumer.bar(frozenset({OTHER_TOPIC}))
-    assert transport.app.barred == {OTHER_TOPIC}
+    transport.consumer.exclude(frozenset({OTHER_TOPIC}))
+    assert transport.app.excluded == {OTHER_TOPIC}
 
 
 async def test_barred_topics_are_not_fetched(transport: Transport) -> None:
-    transport.app.barred = frozenset({OTHER_TOPIC})
+    transport.app.excluded = frozenset({OTHER_TOPIC})
     transport.fetcher.ready = [{}]
     await transport.fetch(LANE_TP, OTHER_TP)
     assert transport.fetcher.asked[0][0] == {kafka_tp(LANE_TP)}
@@ -521,7 +521,7 @@ async def test_the_consumer_uses_read_committed_and_fausts_assignor(
     assert made["enable_auto_commit"] is False
     assert made["group_id"] == "inferd"
     assert made["bootstrap_servers"] == ["broker-1:9092", "broker-2:9093"]
-    app.barred = frozenset({OTHER_TOPIC})
+    app.excluded = frozenset({OTHER_TOPIC})
     cast(Any, consumer)._subscription.assign_from_subscribed([kafka_tp(LANE_TP), kafka_tp(OTHER_TP)])
     assert assigned == [[kafka_tp(LANE_TP)]], "an unreadable topic is not assigned"
 

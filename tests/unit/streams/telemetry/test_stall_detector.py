@@ -174,12 +174,12 @@ class FakeApp:
         self.partitions_max: dict[str, int] = {}
         self.assignor = SimpleNamespace(external_topics_metadata=dict)
         client = SimpleNamespace(cluster=SimpleNamespace(partitions_for_topic={}.get))
-        self.barred = frozenset[str]()
+        self.excluded = frozenset[str]()
         self.consumer = SimpleNamespace(
             fetching=True,
             was_replaced=False,
             aiokafka=SimpleNamespace(_client=client),
-            bar=lambda topics: None,
+            exclude=lambda topics: None,
         )
 
     def topic(self, name: str, **_: Any) -> str:
