@@ -68,6 +68,7 @@ class Admission:
         self._topic_errors: dict[str, str] = {}
         """By tenant: what is wrong with its topics, if that was found after the start."""
         self._client: AIOKafkaClient | None = None
+        self._one_query = asyncio.Lock()
         self._recheck = asyncio.Event()
 
     # ------------------------------------------------------------------ state
@@ -149,15 +150,17 @@ class Admission:
         self.admit(models)
 
     async def _query(self, rights: list[Right]) -> list[Right]:
-        try:
-            async with asyncio.timeout(self._settings.group.request_timeout_s):
-                if self._client is None:
-                    self._client = AIOKafkaClient(**client_options(self._settings.connection))
-                    await self._client.bootstrap()
-                return await missing_rights(self._client, rights)
-        except BaseException:
-            await self.close()
-            raise
+        async with self._one_query:  # a query that fails closes the client
+            try:
+                async with asyncio.timeout(self._settings.group.request_timeout_s):
+                    client = self._client
+                    if client is None:
+                        client = self._client = AIOKafkaClient(**client_options(self._settings.connection))
+                        await client.bootstrap()
+                    return await missing_rights(client, rights)
+            except BaseException:
+                await self.close()
+                raise
 
     async def _verify(self, tenant: str) -> None:
         try:

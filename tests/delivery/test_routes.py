@@ -260,7 +260,7 @@ def test_routes_that_may_not_run_are_refused_by_name_and_others_wait_for_their_s
     others.admin.delete_topics([sink])[sink].result(30)
     until(lambda: route_of(worker, "d")["state"] == "waiting", 30, "the sink is gone")
     assert "scored does not exist" in route_of(worker, "d")["reason"]
-    assert worker.get("/readyz")[0] == 200
+    until(lambda: worker.get("/readyz")[0] == 200, 30, "the worker is ready after the rebalance")
     producer = others.producer()
     producer.produce(source, order(1), b"k")
     assert producer.flush(30) == 0

@@ -104,6 +104,33 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     return world
 
 
+async def test_a_query_that_fails_does_not_affect_another_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The routes and the tenants ask at the same time; a query that fails closes the client."""
+    connected, attempts = asyncio.Event(), 0
+
+    async def bootstrap(_client: FakeClient) -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            await connected.wait()
+            raise KafkaConnectionError("connection refused")
+
+    async def rights(client: Any, rights: Sequence[Right]) -> list[Right]:
+        assert client is not None
+        assert attempts == 2
+        return list(rights)
+
+    monkeypatch.setattr(FakeClient, "bootstrap", bootstrap)
+    monkeypatch.setattr(admission_module, "missing_rights", rights)
+    right = Right("READ", "topic", "orders", "a")
+    first, second = (asyncio.create_task(world.admission.missing([right])) for _ in range(2))
+    await world.until(lambda: attempts)
+    connected.set()
+    with pytest.raises(KafkaConnectionError):
+        await first
+    assert await second == [right]
+
+
 async def test_with_all_rights_every_tenant_is_served(world: World) -> None:
     topics = await world.start()
     assert {topic.name for topic in topics} == {"ns.a.requests", "ns.b.requests"}
