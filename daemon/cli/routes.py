@@ -147,7 +147,6 @@ def routes() -> None:
     help="How the subject of the sink's schema is named in the registry: SINK-value, the name of the record, or both.",
 )  # fmt: skip
 @click.option("--message", help="The message of a Protobuf schema.")
-@click.option("--data", help="Format of the data of CloudEvents.")
 @click.option("--replace", is_flag=True, help="Change the route of this name; it goes on where it is.")
 @broker_options
 def create(name: str, target: Target, **options: Any) -> None:
@@ -158,7 +157,6 @@ def create(name: str, target: Target, **options: Any) -> None:
         schema=None if schema is None else schema.read_text(encoding="utf-8"),
         registry=options["registry"],
         message=options["message"],
-        data=options["data"],
     )
     route = Route(
         name=name,

@@ -16,8 +16,6 @@ _TYPES = {
     "msgpack": "application/msgpack",
     "avro": "application/vnd.apache.avro",
     "protobuf": "application/x-protobuf",
-    "oip": "application/vnd.oip.v2+json",
-    "cloudevents": "application/cloudevents+json",
 }
 """Content type by name of the format; others have none here."""
 _AVRO, _PROTOBUF = "application/vnd.apache.avro;version=1.9.0", "application/vnd.google.protobuf;version=3"

@@ -115,10 +115,6 @@ class RecordFormat(Protocol):
     @property
     def name(self) -> str: ...
 
-    @property
-    def content_type(self) -> str | None:
-        """The content-type header of written records; None to keep that of the original."""
-
     def check(self, options: Format) -> None:
         """`InvalidValueError` for options that the format does not have, or a schema that it cannot read."""
 

@@ -30,7 +30,6 @@ class MsgpackFormat:
     """A `RecordFormat`."""
 
     name = "msgpack"
-    content_type: str | None = None
 
     def check(self, options: Format) -> None:
         check_no_options(options)

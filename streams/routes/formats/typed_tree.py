@@ -27,7 +27,7 @@ _Leaf = float | int | bool | str | None
 
 def check_no_options(options: Format) -> None:
     """`InvalidValueError` for an option: the format has none."""
-    given = [name for name in ("schema", "message", "data") if getattr(options, name) is not None]
+    given = [name for name in ("schema", "registry", "message") if getattr(options, name)]
     if given:
         raise InvalidValueError(f"format {options.name} has no option {given[0]!r}")
 

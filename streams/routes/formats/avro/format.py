@@ -46,14 +46,14 @@ class AvroFormat:
     """Records of an Avro schema."""
 
     name = "avro"
-    content_type: str | None = None
 
     def check(self, options: Format) -> None:
         if options.schema is not None:
             parse_avro(options.schema)
-        for name in ("message", "data"):
-            if getattr(options, name) is not None:
-                raise InvalidValueError(f"format avro has no option {name!r}")
+        elif options.registry:
+            raise InvalidValueError("format avro: 'registry' goes with a schema; the registry has the others")
+        if options.message is not None:
+            raise InvalidValueError("format avro has no option 'message'")
 
     def reader(self, options: Format, paths: Sequence[Path], new_field: str | None, schemas: Schemas | None) -> Reader:
         if options.schema is None or options.registry:

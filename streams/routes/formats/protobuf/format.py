@@ -56,13 +56,12 @@ class ProtobufFormat:
     """Records that are messages of a Protobuf schema."""
 
     name = "protobuf"
-    content_type: str | None = None
 
     def check(self, options: Format) -> None:
-        if options.data is not None:
-            raise InvalidValueError("format protobuf has no option 'data'")
         if options.schema is not None:
             _ = _given(options)
+        elif options.registry:
+            raise InvalidValueError("format protobuf: 'registry' goes with a schema; the registry has the others")
         elif options.message is not None:
             raise InvalidValueError("format protobuf: 'message' names one of the given schema; a registry needs none")
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from inferd.schemas.errors import (
     InferenceError,
+    InvalidValueError,
     MalformedError,
     SchemaMismatchError,
     TooDeepError,
@@ -206,3 +207,19 @@ def test_integers_of_any_size_are_read() -> None:
     for digits in ("12345678901234567890123", "1" + "0" * 400):
         assert read("json", b'{"a":' + digits.encode() + b"}", "a") == [int(digits)]
         assert read("json", b'{"a":[' + digits.encode() + b"]}", "a[0]") == [int(digits)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (Format("json", registry=True), "format json has no option 'registry'"),
+        (Format("msgpack", registry=True), "format msgpack has no option 'registry'"),
+        (Format("json", message="Order"), "format json has no option 'message'"),
+        (Format("avro", registry=True), "'registry' goes with a schema"),
+        (Format("avro", message="Order"), "format avro has no option 'message'"),
+        (Format("protobuf", registry=True), "'registry' goes with a schema"),
+    ],
+)
+def test_an_option_without_effect_is_refused(options: Format, message: str) -> None:
+    with pytest.raises(InvalidValueError, match=message):
+        format_named(options.name).check(options)
