@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from inferd.schemas.codecs import HOLE, JSON
-from inferd.schemas.requests import OUTPUTS
+from inferd.schemas.codecs import JSON
 from inferd.schemas.routes import Format, Path, Sink
 from inferd.streams.routes.formats.format import (
     Document,
@@ -18,7 +17,12 @@ from inferd.streams.routes.formats.format import (
     Writer,
     Written,
 )
-from inferd.streams.routes.formats.result_fields import failure_fields, prediction_fields
+from inferd.streams.routes.formats.result_fields import (
+    encoded_results,
+    failure_fields,
+    prediction_fields,
+    result_pieces,
+)
 from inferd.streams.routes.formats.typed_tree import TreeReader, check_no_options
 
 _WHITESPACE = b" \t\r\n"
@@ -60,10 +64,10 @@ class JsonEnricher:
             value[:-1] + b"," if value[-1] == _CLOSING and value[-2] not in _EMPTY else _opened(value)
             for value in values
         ]
-        if (template := _template(scored)) is None:
+        if (pieces := result_pieces(scored, JSON)) is None:
             encoded = map(JSON.encode, prediction_fields(scored))
             return [begin + self._field + fields + b"}" for begin, fields in zip(opened, encoded, strict=True)]
-        head, tail = self._field + template[0], template[1] + b"}"
+        head, tail = self._field + pieces[0], pieces[1] + b"}"
         encode = JSON.encode
         return [begin + head + encode(value) + tail for begin, value in zip(opened, scored.columns[0], strict=True)]
 
@@ -89,11 +93,7 @@ class JsonResults:
         if carried:
             fields = zip(carried, prediction_fields(scored), strict=True)
             return [JSON.encode({**dict(zip(self._names, values, strict=True)), **result}) for values, result in fields]
-        if (template := _template(scored)) is None:
-            return list(map(JSON.encode, prediction_fields(scored)))
-        head, tail = template
-        encode = JSON.encode
-        return [head + encode(value) + tail for value in scored.columns[0]]
+        return encoded_results(scored, JSON)
 
     def failure(
         self, record: SourceRecord, document: Document, failed: FailedRecord, carried: Sequence[Value]
@@ -107,15 +107,6 @@ def _opened(value: bytes) -> bytes:
         return value[:-1] + b","
     members = value.rstrip(_WHITESPACE)[:-1]
     return members if members.strip(_WHITESPACE) == b"{" else members + b","
-
-
-def _template(scored: Scored) -> tuple[bytes, bytes] | None:
-    """What comes before and after the only output of a result; None if there are several or they are the model's."""
-    if len(scored.outputs) != 1 or scored.outputs[0] not in OUTPUTS:
-        return None
-    fields = [(scored.outputs[0], HOLE), ("model_id", scored.model_id), ("version", scored.version)]
-    head, tail = JSON.map_pieces(fields)
-    return head, tail
 
 
 JSON_FORMAT = JsonFormat()

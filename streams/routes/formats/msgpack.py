@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from inferd.schemas.codecs import HOLE, MSGPACK, header
+from inferd.schemas.codecs import MSGPACK, header
 from inferd.schemas.errors import TooLargeError
-from inferd.schemas.requests import OUTPUTS
 from inferd.schemas.routes import Format, Path, Sink
 from inferd.streams.routes.formats.format import (
     Document,
@@ -19,7 +18,7 @@ from inferd.streams.routes.formats.format import (
     Writer,
     Written,
 )
-from inferd.streams.routes.formats.result_fields import failure_fields, prediction_fields
+from inferd.streams.routes.formats.result_fields import encoded_results, failure_fields, prediction_fields
 from inferd.streams.routes.formats.typed_tree import TreeReader, check_no_options
 
 _FIXED_MAP = range(0x80, 0x8F)
@@ -55,7 +54,7 @@ class MsgpackEnricher:
         carried: Sequence[Sequence[Value]],
     ) -> Sequence[Written]:
         values = [record.value or b"" for record in records]
-        fields = _encoded(scored)
+        fields = encoded_results(scored, MSGPACK)
         return [_appended(value, self._field + field) for value, field in zip(values, fields, strict=True)]
 
     def failure(
@@ -78,7 +77,7 @@ class MsgpackResults:
         carried: Sequence[Sequence[Value]],
     ) -> Sequence[Written]:
         if not carried:
-            return _encoded(scored)
+            return encoded_results(scored, MSGPACK)
         fields = zip(carried, prediction_fields(scored), strict=True)
         return [MSGPACK.encode({**dict(zip(self._names, values, strict=True)), **result}) for values, result in fields]
 
@@ -86,16 +85,6 @@ class MsgpackResults:
         self, record: SourceRecord, document: Document, failed: FailedRecord, carried: Sequence[Value]
     ) -> Written:
         return MSGPACK.encode({**dict(zip(self._names, carried, strict=False)), **failure_fields(failed)})
-
-
-def _encoded(scored: Scored) -> list[bytes]:
-    """The encoded fields of each result."""
-    if len(scored.outputs) != 1 or scored.outputs[0] not in OUTPUTS:
-        return list(map(MSGPACK.encode, prediction_fields(scored)))
-    fields = [(scored.outputs[0], HOLE), ("model_id", scored.model_id), ("version", scored.version)]
-    head, tail = MSGPACK.map_pieces(fields)
-    encode = MSGPACK.encode
-    return [head + encode(value) + tail for value in scored.columns[0]]
 
 
 def _appended(value: bytes, field: bytes) -> Written:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from inferd.schemas.requests import output_fields
+from inferd.schemas.codecs import HOLE, Codec
+from inferd.schemas.requests import OUTPUTS, output_fields
 from inferd.streams.routes.formats.format import FailedRecord, Scored
 
 
@@ -24,3 +25,21 @@ def failure_fields(failed: FailedRecord) -> dict[str, Any]:
     if failed.version is not None:
         fields["version"] = failed.version
     return fields | {"error": {"code": failed.error.code, "message": failed.error.message}}
+
+
+def encoded_results(scored: Scored, codec: Codec) -> list[bytes]:
+    """The encoded fields of the result of each record."""
+    if (pieces := result_pieces(scored, codec)) is None:
+        return list(map(codec.encode, prediction_fields(scored)))
+    head, tail = pieces
+    encode = codec.encode
+    return [head + encode(value) + tail for value in scored.columns[0]]
+
+
+def result_pieces(scored: Scored, codec: Codec) -> tuple[bytes, bytes] | None:
+    """What comes before and after the only output of a result; None if there are several or they are the model's."""
+    if len(scored.outputs) != 1 or scored.outputs[0] not in OUTPUTS:
+        return None
+    fields = [(scored.outputs[0], HOLE), ("model_id", scored.model_id), ("version", scored.version)]
+    head, tail = codec.map_pieces(fields)
+    return head, tail
