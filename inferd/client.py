@@ -300,7 +300,7 @@ class Client:
         """Create a route; returns it, with the offsets from which it reads, once the broker has acknowledged it.
 
         `start`: `latest` (records from now on), `earliest`, or a time. Every running worker whose settings allow its
-        topics begins to process it. With `replace` a route of the same name is changed, and goes on where it is.
+        topics begins to process it. With `replace` a route of the same name is changed, and keeps its offsets.
         Raises `RouteExistsError` if the name is taken, if another route reads one of the topics, or if the route closes
         a circle; `TopicNotFoundError` for a source or a sink; `ModelNotFoundError` or `VersionNotFoundError`;
         `SchemaMismatchError` for a feature and `InvalidValueError` for an output that the model does not have;

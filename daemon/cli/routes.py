@@ -147,7 +147,7 @@ def routes() -> None:
     help="How the subject of the sink's schema is named in the registry: SINK-value, the name of the record, or both.",
 )  # fmt: skip
 @click.option("--message", help="The message of a Protobuf schema.")
-@click.option("--replace", is_flag=True, help="Change the route of this name; it goes on where it is.")
+@click.option("--replace", is_flag=True, help="Change the route of this name; it continues at its committed offsets.")
 @broker_options
 def create(name: str, target: Target, **options: Any) -> None:
     """Create the route NAME. Running workers begin to process it."""

@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 
 
 class RouteTable:
-    """The latest record of each route. Whoever reads `routes` applies its records."""
+    """The latest record of each route. The reader of the topic `routes` calls `apply` for each of its records."""
 
     def __init__(self, tenants: Collection[str], limits: Limits) -> None:
         self.routes: Mapping[str, dict[str, Route]] = {tenant: {} for tenant in tenants}

@@ -111,7 +111,7 @@ class _Compiler:
             return _array(self.step(schema.items, None), items)
         if isinstance(schema, Map | Array):
             return self._skip(schema)
-        return _failing(f"record: it has {describe(schema)} where a path goes on")
+        return _failing(f"record: it has {describe(schema)} where a path continues")
 
     def _skip(self, schema: Type) -> Step:
         if isinstance(schema, Union):
