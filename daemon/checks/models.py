@@ -1,4 +1,4 @@
-"""Check of the models: every version on the topics is assembled, tried and loaded, as in a worker."""
+"""Checks of models and routes: every version on the topics is assembled, tried and loaded, as in a worker."""
 
 from __future__ import annotations
 
@@ -7,31 +7,46 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from inferd.daemon.checks import Check
+from inferd.daemon.checks import Check, attempt
+from inferd.daemon.checks.routes import check_routes
 from inferd.daemon.cluster import metadata
 from inferd.daemon.settings import Settings
+from inferd.schemas.errors import ModelServingError
 from inferd.schemas.models import AliasKey, dangling_alias_message
 from inferd.schemas.topics import Stream, TenantTopics
 from inferd.streams.inference import ModelCatalog, Version
 from inferd.streams.models.follower import ModelFollower
+from inferd.streams.models.rejections import ModelRecord
+from inferd.streams.routes import RouteTable
 
 STREAMS: tuple[Stream, ...] = ("models", "model-artifacts")
 REMEDY_NONE = "inferd models deploy MODEL --name NAME"
 
 
-async def check_models(settings: Settings) -> list[Check]:
-    """One check for each version that cannot be served, and one for all others."""
+async def check_models_and_routes(settings: Settings) -> list[Check]:
+    """One check for each version that cannot be served and one for all others; then those of the routes."""
     names = [TenantTopics(settings.namespace, tenant).name(stream) for tenant in settings.tenants for stream in STREAMS]
     if not (await metadata(settings.connection())).topics() >= set(names):
         return [Check("models", "skip", "their topics do not exist")]
     problems: list[str] = []
+    not_routes: list[Check] = []
+
+    def rejected(record: ModelRecord, error: ModelServingError) -> None:
+        if record.topic.endswith(".routes"):
+            detail = f"a record was rejected, {record.topic}: {error.message}"
+            not_routes.append(Check("routes", "fail", detail, "create the route again: inferd routes create --replace"))
+        else:
+            problems.append(f"{record.topic}: {error.message}")
+
     with TemporaryDirectory(prefix="inferd-doctor-") as folder:
         # A separate directory: a worker on this machine may be using its own.
         wanted = replace(settings.streams(), data_dir=Path(folder), worker_id=f"{settings.worker_id}-doctor")
-        follower = ModelFollower(wanted, lambda record, error: problems.append(f"{record.topic}: {error.message}"))
+        table = RouteTable(wanted.tenants, wanted.limits)
+        follower = ModelFollower(wanted, rejected, on_route=table.apply)
         try:
             await follower.start()
-            return model_checks(follower.catalogs, problems)
+            found = await attempt("routes", lambda: check_routes(wanted, table.routes, follower.catalogs))
+            return [*model_checks(follower.catalogs, problems), *not_routes, *found]
         finally:
             await follower.stop()
 

@@ -25,7 +25,7 @@ MODELS_TIMEOUT_S = 300.0
 @click.command(epilog="Example: inferd doctor --broker kafka:9092 --tenant acme")
 @settings_options()
 def doctor(settings: Settings, output: OutputFormat) -> None:
-    """Check settings, broker, topics, permissions, consumer group, models and this machine.
+    """Check settings, broker, topics, permissions, consumer group, models, routes, schema registry and this machine.
 
     Changes nothing, and writes nothing to a topic. Exits with 1 if a check fails.
     """
@@ -46,7 +46,7 @@ async def _collect(settings: Settings) -> list[Check]:
 
 async def all_checks(settings: Settings) -> AsyncIterator[Check]:
     """All checks, those of this machine first; cluster checks are skipped if the broker does not respond."""
-    from inferd.daemon.checks import kafka, machine
+    from inferd.daemon.checks import kafka, machine, routes
 
     for found in (
         machine.check_settings(settings),
@@ -58,12 +58,14 @@ async def all_checks(settings: Settings) -> AsyncIterator[Check]:
     ):
         for check in found:
             yield check
+    for check in await attempt("schema registry", lambda: routes.check_schema_registry(settings.schema_registry())):
+        yield check
     connection = settings.connection()
     answered = await attempt("broker", lambda: kafka.check_broker(connection))
     for check in answered:
         yield check
     if answered[0].state == "fail":
-        yield Check("cluster", "skip", "topics, permissions, group, clock and models: the broker does not respond")
+        yield Check("cluster", "skip", "topics, permissions, group, clock, models, routes: the broker does not respond")
         return
     in_cluster = {
         "brokers": lambda: kafka.check_brokers(connection),
@@ -81,4 +83,4 @@ async def all_checks(settings: Settings) -> AsyncIterator[Check]:
 async def _models(settings: Settings) -> list[Check]:
     from inferd.daemon.checks import models
 
-    return await attempt("models", lambda: models.check_models(settings), MODELS_TIMEOUT_S)
+    return await attempt("models", lambda: models.check_models_and_routes(settings), MODELS_TIMEOUT_S)

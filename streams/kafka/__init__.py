@@ -31,6 +31,7 @@ from inferd.streams.kafka.topic_checks import (
     result_record_bytes_max,
     topic_specs,
 )
+from inferd.streams.kafka.topic_metadata import TopicMetadata, read_topics
 from inferd.streams.kafka.topic_watch import (
     REFRESH_INTERVAL_S,
     KnownTopics,
@@ -58,6 +59,7 @@ __all__ = [
     "RetentionGaps",
     "Right",
     "TableName",
+    "TopicMetadata",
     "TopicRejectedError",
     "TopicState",
     "TopicWatch",
@@ -87,6 +89,7 @@ __all__ = [
     "producer_options",
     "raise_rejections",
     "read_positions",
+    "read_topics",
     "repeat_transaction_result",
     "result_record_bytes_max",
     "table_name",

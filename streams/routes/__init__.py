@@ -1,5 +1,6 @@
 """Routes: topics of others, scored in their own format into enriched or result topics."""
 
+from inferd.streams.routes.admission import RouteKey, admit, route_rights
 from inferd.streams.routes.allowed import is_allowed, patterns_of, topics_refusal
 from inferd.streams.routes.processor import RouteContext, RouteProcessor
 from inferd.streams.routes.scoring import RouteScorer
@@ -8,12 +9,15 @@ from inferd.streams.routes.table import RouteTable
 
 __all__ = [
     "RouteContext",
+    "RouteKey",
     "RouteParts",
     "RouteProcessor",
     "RouteScorer",
     "RouteService",
     "RouteTable",
+    "admit",
     "is_allowed",
     "patterns_of",
+    "route_rights",
     "topics_refusal",
 ]

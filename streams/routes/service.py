@@ -18,14 +18,11 @@ import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from inferd.schemas.errors import InferenceError
-from inferd.schemas.routes import Route, conflict, in_order
+from inferd.schemas.routes import Route, in_order
 from inferd.schemas.topics import TenantTopics
-from inferd.streams.kafka import Destinations, Operation, Right, TopicWatch, describe_missing
+from inferd.streams.kafka import Destinations, Right, TopicWatch, describe_missing
 from inferd.streams.lane import Lane, Partition
-from inferd.streams.routes.allowed import topics_refusal
-from inferd.streams.routes.formats import format_named
-from inferd.streams.routes.plan import outputs_of
+from inferd.streams.routes.admission import RouteKey, admit, route_rights
 from inferd.streams.routes.processor import RouteProcessor
 from inferd.streams.routes.scoring import RouteScorer
 from inferd.streams.routes.table import RouteTable
@@ -87,11 +84,11 @@ class RouteService:
     ) -> None:
         """`lacking`: the access rights among some that this user lacks; `admitted`: whether a tenant is served."""
         self.table = table
-        self.reasons: dict[tuple[str, str], str] = {}
+        self.reasons: dict[RouteKey, str] = {}
         """By tenant and route: why it does not run."""
-        self.refused: frozenset[tuple[str, str]] = frozenset()
+        self.refused: frozenset[RouteKey] = frozenset()
         """Those that cannot run until something is changed."""
-        self.running: dict[tuple[str, str], RunningRoute] = {}
+        self.running: dict[RouteKey, RunningRoute] = {}
         self._settings = settings
         self._topics = topics
         self._destinations = destinations
@@ -183,7 +180,7 @@ class RouteService:
             log.info("routes_changed", added=sorted(added), removed=sorted(removed))
             await group.change_topics(added, removed)
 
-    def _follow(self, wanted: Mapping[tuple[str, str], tuple[Route, Collection[str]]]) -> None:
+    def _follow(self, wanted: Mapping[RouteKey, tuple[Route, Collection[str]]]) -> None:
         """Makes and drops processors."""
         for key in self.running.keys() - wanted.keys():
             del self.running[key]
@@ -203,42 +200,25 @@ class RouteService:
                     names = TenantTopics(self._settings.namespace, tenant)
                     running.processors[topic] = self._parts.processor(names, topic, scorer)
 
-    async def _wanted(self) -> dict[tuple[str, str], tuple[Route, Collection[str]]]:
+    async def _wanted(self) -> dict[RouteKey, tuple[Route, Collection[str]]]:
         """The routes that can run, each with the source topics that can be read; sets `reasons` for the others."""
-        reasons: dict[tuple[str, str], str] = {}
-        accepted: dict[tuple[str, str], Route] = {}
-        for tenant, route in in_order(self.table.routes):
-            key = (tenant, route.name)
-            if not self._admitted(tenant):
-                continue
-            if (refusal := self._refusal(tenant, route, list(accepted.values()))) is not None:
-                reasons[key] = refusal
-            else:
-                accepted[key] = route
+        served = [(tenant, route) for tenant, route in in_order(self.table.routes) if self._admitted(tenant)]
+        accepted, reasons = admit(served, self._settings)
         self.refused = frozenset(reasons)
         await self._look_at(accepted.values())
         await self._check_rights(accepted)
-        wanted: dict[tuple[str, str], tuple[Route, Collection[str]]] = {}
+        wanted: dict[RouteKey, tuple[Route, Collection[str]]] = {}
         for key, route in accepted.items():
             topics = [topic for topic in route.source.topics if self._topics.partitions_of(topic)]
             if missing := [topic for topic in route.source.topics if topic not in topics]:
                 reasons[key] = f"topic {missing[0]} does not exist: create it"
-            if lacking := [right for right in _rights(key[0], route) if right in self._denied]:
+            if lacking := [right for right in route_rights(key[0], route) if right in self._denied]:
                 reasons[key] = describe_missing(lacking, self._settings.connection)
                 topics = []
             if topics:
                 wanted[key] = route, topics
         self._note(reasons)
         return wanted
-
-    def _refusal(self, tenant: str, route: Route, earlier: Sequence[Route]) -> str | None:
-        """Why a route cannot run, whatever the state of the broker."""
-        try:
-            format_named(route.source.format.name).check(route.source.format)
-            outputs_of(route)
-        except InferenceError as error:
-            return error.message
-        return topics_refusal(route, tenant, self._settings) or conflict(route, earlier)
 
     async def _look_at(self, routes: Collection[Route]) -> None:
         """Describes the topics of routes."""
@@ -251,25 +231,17 @@ class RouteService:
             self._destinations.sinks = sinks
             await self._destinations.refresh()
 
-    async def _check_rights(self, routes: Mapping[tuple[str, str], Route]) -> None:
+    async def _check_rights(self, routes: Mapping[RouteKey, Route]) -> None:
         """Asks for the rights of all routes: regularly, and at once after a change."""
-        wanted = frozenset(right for (tenant, _), route in routes.items() for right in _rights(tenant, route))
+        wanted = frozenset(right for (tenant, _), route in routes.items() for right in route_rights(tenant, route))
         now = time.monotonic()
         if wanted == self._asked and now < self._ask_at and not self._denied:
             return
         self._denied = frozenset(await self._lacking(wanted)) if wanted else frozenset()
         self._asked, self._ask_at = wanted, now + RIGHTS_INTERVAL_S
 
-    def _note(self, reasons: dict[tuple[str, str], str]) -> None:
+    def _note(self, reasons: dict[RouteKey, str]) -> None:
         for (tenant, name), reason in reasons.items():
             if self.reasons.get((tenant, name)) != reason:
                 log.warning("route_waits", tenant=tenant, route=name, reason=reason)
         self.reasons = reasons
-
-
-def _rights(tenant: str, route: Route) -> list[Right]:
-    """The rights that a worker needs for a route."""
-    wanted: list[tuple[Operation, str]] = [("DESCRIBE", route.sink.topic), ("WRITE", route.sink.topic)]
-    for topic in route.source.topics:
-        wanted += [("DESCRIBE", topic), ("READ", topic)]
-    return [Right(operation, "topic", topic, tenant) for operation, topic in wanted]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from typing import Any
 
 import pytest
 from aiokafka.partitioner import murmur2 as signed_murmur2
 
-from tests.fixtures.routes import ForeignTopics, feature_options, order, routes_command, row, status
+from tests.fixtures.routes import CLI, ForeignTopics, feature_options, order, routes_command, row, status
 from tests.fixtures.workers import Cluster, StartWorker, TrainedModel, Worker, until
 
 
@@ -260,6 +262,10 @@ def test_routes_that_may_not_run_are_refused_by_name_and_others_wait_for_their_s
     others.admin.delete_topics([sink])[sink].result(30)
     until(lambda: route_of(worker, "d")["state"] == "waiting", 30, "the sink is gone")
     assert "scored does not exist" in route_of(worker, "d")["reason"]
+    found = doctor(cluster, routes_sources=source, routes_sinks=sink)
+    assert [each["detail"].partition(" of tenant")[0] for each in found] == ["route a", "route d"]
+    assert "INFERD_ROUTES_SOURCES" in found[0]["detail"]
+    assert f"its sink {sink} does not exist" in found[1]["detail"]
     until(lambda: worker.get("/readyz")[0] == 200, 30, "the worker is ready after the rebalance")
     producer = others.producer()
     producer.produce(source, order(1), b"k")
@@ -273,6 +279,15 @@ def route_of(worker: Worker, name: str = "orders") -> dict[str, Any]:
     """The route in the status of a worker."""
     found = [each for each in status(worker)["routes"] if each["route"] == name]
     return found[0] if found else {"state": None, "lag": None}
+
+
+def doctor(cluster: Cluster, **settings: str) -> list[dict[str, Any]]:
+    """The checks of routes of `inferd doctor`, which runs with some settings of a worker."""
+    environ = os.environ | {f"INFERD_{name.upper()}": value for name, value in settings.items()}
+    command = [*CLI, "doctor", "--broker", cluster.bootstrap, "--namespace", cluster.namespace, "--output", "json"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=False)
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return [each for each in found if each["name"] == "routes"]
 
 
 def owned(worker: Worker, topic: str = "") -> int:

@@ -99,6 +99,11 @@ class SchemaRegistryClient:
             )
         return self._decoded(status, answer, _Id).id
 
+    async def check(self) -> None:
+        """Asks for the subjects: raises the errors of this package if the registry does not answer as one."""
+        status, answer = await self._ask("GET", "/subjects?offset=0&limit=1")
+        _ = self._decoded(status, answer, list[str])
+
     async def close(self) -> None:
         """Close the connections. The next call opens new ones."""
         session, self._session = self._session, None
