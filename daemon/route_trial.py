@@ -70,7 +70,7 @@ async def try_route(settings: StreamSettings, tenant: str, name: str, limit: int
             if route is None:
                 raise RouteNotFoundError(f"there is no route {name!r}; `inferd routes list` shows what there is")
             async with _schemas(wanted) as schemas:
-                scorer = RouteScorer(route, follower.catalogs[tenant], wanted.limits, schemas)
+                scorer = RouteScorer(route, follower.catalogs[tenant], wanted.limits, wanted.group.group_id, schemas)
                 if (reason := scorer.fit()) is not None:
                     raise InferenceError(f"route {name}: {reason}")
                 records = await _latest(wanted, route, limit)
@@ -113,7 +113,7 @@ async def _tried(scorer: RouteScorer, topic: str, record: Record) -> TriedRecord
     deadline = time.monotonic() + SCHEMAS_TIMEOUT_S
     while True:
         taken: Any = record
-        batch = scorer.prepare([(record.partition, [taken])], int(time.time() * 1000))
+        batch = scorer.prepare(topic, [(record.partition, [taken])], int(time.time() * 1000))
         for group in batch.groups:
             group.predict()
         outcome = batch.finish()

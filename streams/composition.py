@@ -118,7 +118,7 @@ def compose_routes(
     table, measures, schemas = inputs.table, inputs.measures, inputs.schemas
 
     def scorer(tenant: str, route: Route) -> RouteScorer:
-        return RouteScorer(route, follower.catalogs[tenant], settings.limits, schemas)
+        return RouteScorer(route, follower.catalogs[tenant], settings.limits, settings.group.group_id, schemas)
 
     def processor(names: TenantTopics, topic: str, scorer: RouteScorer) -> RouteProcessor:
         runner = PredictionRunner("inferd-routes", measures, settings.lane.inline_ms_max)

@@ -87,7 +87,7 @@ def route_checks(
         if (reason := refused.get((tenant, route.name))) is not None:
             problems = [(reason, _remedy_of_refusal(reason, route.name))]
         else:
-            scorer = RouteScorer(route, catalogs[tenant], settings.limits, schemas)
+            scorer = RouteScorer(route, catalogs[tenant], settings.limits, settings.group.group_id, schemas)
             problems = [*_topic_problems(route, facts), *_right_problems(tenant, route, facts, settings)]
             problems += _model_problems(scorer)
         well += not problems

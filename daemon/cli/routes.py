@@ -272,7 +272,7 @@ def _check_locally(route: Route) -> None:
     """Raises for an unknown format, and for options or paths that are invalid."""
     from inferd.streams.routes.formats import format_named
 
-    format_named(route.source.format.name).check(route.source.format)
+    format_named(route.source.format.name).check(route)
     for path in (*route.features.values(), *route.sink.carry.values()):
         parse_path(path)
 

@@ -12,7 +12,7 @@ from inferd.schemas.cloud_events.attributes import (
     is_event,
 )
 from inferd.schemas.cloud_events.binary import attributes_of_headers, headers_of_attributes
-from inferd.schemas.cloud_events.result import Place, result_attributes, rfc3339
+from inferd.schemas.cloud_events.result import Place, result_attributes, rfc3339, source_of
 from inferd.schemas.cloud_events.structured import StructuredEvent, decode_event, encode_event
 
 __all__ = [
@@ -30,4 +30,5 @@ __all__ = [
     "is_event",
     "result_attributes",
     "rfc3339",
+    "source_of",
 ]

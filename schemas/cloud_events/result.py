@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from urllib.parse import quote
+
 import msgspec
 from msgspec import UNSET, UnsetType
 
@@ -54,6 +57,12 @@ def result_attributes(place: Place, result: bytes, codec: Codec) -> dict[str, st
     if (time := rfc3339(place.timestamp)) is not None:
         attributes["time"] = time
     return attributes
+
+
+@cache
+def source_of(group: str) -> str:
+    """A consumer group as a URI reference: the source of its events."""
+    return quote(group, safe="")
 
 
 def name_of(reference: str) -> str:

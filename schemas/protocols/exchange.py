@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from urllib.parse import quote
 
 from inferd.schemas.cloud_events import (
     Place,
@@ -15,6 +13,7 @@ from inferd.schemas.cloud_events import (
     headers_of_attributes,
     is_event,
     result_attributes,
+    source_of,
 )
 from inferd.schemas.codecs import CONTENT_TYPE, JSON, MSGPACK, Codec
 from inferd.schemas.errors import InferenceError, InvalidHeaderError, MalformedError, UnsupportedContentTypeError
@@ -46,12 +45,6 @@ class Exchange:
     """The model reference, if it is known although there is no request."""
 
 
-@cache
-def _source_of(group: str) -> str:
-    """A consumer group as a URI reference."""
-    return quote(group, safe="")
-
-
 @dataclass(frozen=True, slots=True)
 class Exchanges:
     """Opens the requests of a topic."""
@@ -70,7 +63,7 @@ class Exchanges:
         """
         if parsed.protocol is None and not parsed.attributes:
             return None
-        place = Place(_source_of(self.group), self.topic, partition, offset, timestamp)
+        place = Place(source_of(self.group), self.topic, partition, offset, timestamp)
         if parsed.protocol == CLOUD_EVENT:
             return self._structured(value, headers, place, parsed)
         if is_event(name for name, _ in parsed.attributes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -53,6 +54,8 @@ class Outcome:
     """The answers to requests in other protocols, by record index."""
     unready: dict[int, str] = field(default_factory=dict)
     """Records that cannot be scored yet, and why: they are processed again later."""
+    sink_headers: dict[int, Sequence[tuple[str, bytes | None]]] = field(default_factory=dict)
+    """All headers of the records of a route's sink that do not have those of their sources, by record index."""
 
     def __add__(self, other: Outcome) -> Outcome:
         """The outcome of this micro-batch's records followed by those of `other`."""
@@ -73,6 +76,7 @@ class Outcome:
             self.asked | {shift + index: model_id for index, model_id in other.asked.items()},
             self.replies | {shift + index: reply for index, reply in other.replies.items()},
             self.unready | {shift + index: why for index, why in other.unready.items()},
+            self.sink_headers | {shift + index: headers for index, headers in other.sink_headers.items()},
         )
 
 

@@ -33,7 +33,7 @@ def admit(
 
 def _refusal(tenant: str, route: Route, earlier: Sequence[Route], settings: StreamSettings) -> str | None:
     try:
-        format_named(route.source.format.name).check(route.source.format)
+        format_named(route.source.format.name).check(route)
         outputs_of(route)
     except InferenceError as error:
         return error.message

@@ -34,16 +34,17 @@ class Sink:
         """The partition for a record of partition `source`."""
         return sink_partition(record.key, source, record.offset, self.sources, self.partitions)
 
-    def rejection(self, record: Record, value: bytes | None) -> InferenceError | None:
+    def rejection(self, outgoing: Outgoing) -> InferenceError | None:
         """Why the sink would refuse a record; None if it would not."""
+        key, value, headers = outgoing
         here = self.destinations[self.topic]
-        if here.keyed and record.key is None:
+        if here.keyed and key is None:
             return InvalidValueError(f"topic {self.topic} is compacted and rejects records without a key")
-        if not record.headers and len(value or b"") + len(record.key or b"") + _SMALL_BYTES <= here.bytes_max:
+        if not headers and len(value or b"") + len(key or b"") + _SMALL_BYTES <= here.bytes_max:
             return None
-        if record_bytes(record.key, value, record.headers) <= here.bytes_max:
+        if record_bytes(key, value, headers) <= here.bytes_max:
             return None
-        return self.destinations.rejection(self.topic, (record.key, value, list(record.headers)))
+        return self.destinations.rejection(self.topic, outgoing)
 
 
 @dataclass(slots=True)
@@ -62,7 +63,8 @@ class RouteOutput:
         """Adds all records; `span` is the range in `outcome` of those with a value."""
         values = outcome.values[span.start : span.stop]
         failed = outcome.failures and any(index in span for index in outcome.failures)
-        if failed or len(records) != len(values) or not self._add_all(records, values):
+        plain = not failed and not outcome.sink_headers and len(records) == len(values)
+        if not plain or not self._add_all(records, values):
             places = iter(span)
             for record in records:
                 if is_tombstone(record):
@@ -91,28 +93,29 @@ class RouteOutput:
         self.output.tally.tombstones += 1
         if self.tombstones == "skip":
             return
-        if (rejection := self.sink.rejection(record, None)) is not None:
+        outgoing: Outgoing = (record.key, None, list(record.headers))
+        if (rejection := self.sink.rejection(outgoing)) is not None:
             self._reject(record, rejection)
         else:
-            self._send(record, None)
+            self._send(record, outgoing)
 
     def _add(self, record: Record, outcome: Outcome, index: int) -> None:
         tally, value, error = self.output.tally, outcome.values[index], outcome.failures.get(index)
         tally.results += 1
         if error is not None:
             tally.fail(error.code, self.version_of(outcome.asked.get(index)))
-        if value and (rejection := self.sink.rejection(record, value)) is not None:
+        outgoing: Outgoing = (record.key, value, list(outcome.sink_headers.get(index, record.headers)))
+        if value and (rejection := self.sink.rejection(outgoing)) is not None:
             if error is None:
                 tally.fail(rejection.code, None)
             self._reject(record, error or rejection)
         elif value:
-            self._send(record, value)
+            self._send(record, outgoing)
         elif error is not None:
             self._reject(record, error)
 
-    def _send(self, record: Record, value: bytes | None) -> None:
-        outgoing: Outgoing = (record.key, value, list(record.headers))
-        self.output.tally.bytes_out += len(value or b"")
+    def _send(self, record: Record, outgoing: Outgoing) -> None:
+        self.output.tally.bytes_out += len(outgoing[1] or b"")
         self.output.add(self.sink.topic, self.sink.partition(record, self.tp.partition), outgoing)
 
     def _reject(self, record: Record, error: ModelServingError) -> None:

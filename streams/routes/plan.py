@@ -24,7 +24,7 @@ class RoutePlan:
         source, names = route.source, model.features.feature_names
         check_features(route, names)
         record_format = format_named(source.format.name)
-        record_format.check(source.format)
+        record_format.check(route)
         self._numbers = {each.name for each in model.manifest.features if each.dtype not in ("text", "category")}
         paths = [_path_of(route, name) for name in names if name not in route.constants]
         carried = [parse_path(text) for text in route.sink.carry.values()]

@@ -114,12 +114,12 @@ class RouteProcessor:
         if predictions is not None:
             fill = predictions.open_number
         cache = predictions.cache if predictions is not None else None
-        on_demand = self._context.on_demand
+        on_demand, batches = self._context.on_demand, scorer.of_topic(self.topic)
         if on_demand is None or not on_demand.bounded:
-            outcome = await self._scoring.score(self.tenant_name, scorer, parts, cache, fill, StepTimer())
+            outcome = await self._scoring.score(self.tenant_name, batches, parts, cache, fill, StepTimer())
         else:
             with on_demand.pinned(self.tenant_name, scorer.versions()):
-                outcome = await self._scoring.score(self.tenant_name, scorer, parts, cache, fill, StepTimer())
+                outcome = await self._scoring.score(self.tenant_name, batches, parts, cache, fill, StepTimer())
         if predictions is not None:
             for number, changes in outcome.table_changes.items():
                 predictions.keep(number, changes)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from inferd.schemas.cloud_events import Place, source_of
 from inferd.schemas.codec import parse_reference
 from inferd.schemas.codecs import MSGPACK
 from inferd.schemas.errors import InferenceError, InvalidValueError, ModelNotReadyError, ModelServingError
@@ -30,7 +32,7 @@ from inferd.streams.inference import (
     internal_error,
 )
 from inferd.streams.inference.cache import HTTP_PARTITION, PredictionCache
-from inferd.streams.routes.formats import Document, FailedRecord, Pending, Schemas, Scored
+from inferd.streams.routes.formats import Described, Document, FailedRecord, Headers, Pending, Schemas, Scored, Sources
 from inferd.streams.routes.plan import RoutePlan
 
 
@@ -40,10 +42,14 @@ class RouteBatch(MicroBatch):
     A record that fails has an empty value, or in a route with `on_error: sink` the original one with the error.
     """
 
-    def __init__(self, records: Sequence[Record], limits: Limits, *, errors_to_sink: bool) -> None:
+    def __init__(self, work: Work, topic: str, source: str, limits: Limits, *, errors_to_sink: bool) -> None:
+        """`source`: who writes, as `Place` has it."""
         # Rows are looked up in the cache as those of HTTP requests: no partition of a route has one.
-        super().__init__([(HTTP_PARTITION, records)], limits)
-        self.documents: list[Document | None] = [None] * len(records)
+        super().__init__([(HTTP_PARTITION, [record for _, records in work for record in records])], limits)
+        self.sink_headers: dict[int, Headers] = {}
+        """The headers of records of the sink that do not have those of their sources."""
+        self._work, self._topic, self._source = work, topic, source
+        self.documents: list[Document | None] = [None] * len(self.records)
         """What was read of each record; None if it could not be read."""
         self.plans: dict[int, RoutePlan] = {}
         """By the identity of the model version."""
@@ -56,12 +62,26 @@ class RouteBatch(MicroBatch):
         documents = cast(Sequence[Document], [self.documents[index] for index in indexes])
         return [self.records[index] for index in indexes], documents
 
+    def place_of(self, index: int) -> Place:
+        """Where a record is."""
+        start = 0
+        for partition, records in self._work:
+            if index < start + len(records):
+                record = records[index - start]
+                return Place(self._source, self._topic, partition, record.offset, record.timestamp)
+            start += len(records)
+        raise IndexError(index)
+
+    def finish(self) -> Outcome:
+        return replace(super().finish(), sink_headers=self.sink_headers)
+
     def fail(self, index: int, error: ModelServingError, request_id: str | None, model_id: str | None) -> None:
         """A record has no prediction."""
         self.failures[index] = error
         if model_id is not None:
             self._asked[index] = model_id
         self.values[index] = b""
+        self.sink_headers.pop(index, None)
 
     def fail_member(self, group: Group, place: int, error: ModelServingError) -> None:
         """A record of a group has no prediction."""
@@ -74,17 +94,15 @@ class RouteBatch(MicroBatch):
         document = self.documents[index]
         if not self._errors_to_sink or document is None:
             return
-        record = self.records[index]
+        records = [self.records[index]]
         try:
-            carried = plan.carried([record], [document])
+            carried = plan.carried(records, [document])
         except InferenceError:
             carried = []
-        failed = FailedRecord(self.failures[index], model_id, version)
-        written = plan.writer.failure(record, document, failed, carried[0] if carried else ())
-        if isinstance(written, Pending):
-            self.unready[index] = written.reason
-        elif isinstance(written, bytes):
-            self.values[index] = written
+        source = Sources(records, [document], carried, lambda _: self.place_of(index))
+        written = plan.writer.failure(source, FailedRecord(self.failures[index], model_id, version))
+        if not isinstance(written, InferenceError):
+            self._put(index, written)
 
     def place(self, group: Group, columns: dict[Output, list[Any]], unfit: NDArray[np.bool_] | None) -> None:
         """Writes the values of a group that was scored."""
@@ -101,25 +119,42 @@ class RouteBatch(MicroBatch):
         scored = Scored(
             manifest.model_id, manifest.version, group.outputs, [columns[output] for output in group.outputs]
         )  # fmt: skip
-        written = plan.writer.predictions(records, documents, scored, plan.carried(records, documents))
+        carried = plan.carried(records, documents)
+        sources = Sources(records, documents, carried, lambda place: self.place_of(indexes[place]))
+        written = plan.writer.predictions(sources, scored)
         if len(indexes) == len(self.records) and set(map(type, written)) == {bytes}:
             self.values = cast(list[bytes], written)
             return
         for place, index, value in zip(places, indexes, written, strict=True):
-            if isinstance(value, bytes):
-                self.values[index] = value
-            elif isinstance(value, Pending):
-                self.unready[index] = value.reason
-            else:
+            if isinstance(value, InferenceError):
                 self.fail_member(group, place, value)
+            else:
+                self._put(index, value)
+
+    def _put(self, index: int, written: bytes | Described | Pending) -> None:
+        if isinstance(written, bytes):
+            self.values[index] = written
+        elif isinstance(written, Described):
+            self.values[index], self.sink_headers[index] = written.value, written.headers
+        else:
+            self.unready[index] = written.reason
 
 
 class RouteScorer:
     """Scores the records of one route."""
 
-    def __init__(self, route: Route, catalog: ModelCatalog, limits: Limits, schemas: Schemas | None = None) -> None:
+    def __init__(
+        self,
+        route: Route,
+        catalog: ModelCatalog,
+        limits: Limits,
+        group: str,
+        schemas: Schemas | None = None,
+    ) -> None:
+        """`group`: the consumer group, which writes the records of the sink."""
         self.route = route
         self.limits = limits
+        self._source = source_of(group)
         self._catalog = catalog
         self._schemas = schemas
         self._reference = parse_reference(route.model)
@@ -145,8 +180,13 @@ class RouteScorer:
             if (found := self._catalog.version(self._reference.name, number)) is not None
         ]
 
+    def of_topic(self, topic: str) -> TopicScorer:
+        """Scores the records of one source topic."""
+        return TopicScorer(self, topic)
+
     def prepare(
         self,
+        topic: str,
         work: Work,
         now_ms: int,
         cache: PredictionCache | None = None,
@@ -154,7 +194,7 @@ class RouteScorer:
         on_step: OnStep = lambda _step: None,
     ) -> RouteBatch:
         """Reads and checks every record, and looks up its row in the cache. Records have values: no tombstones."""
-        batch = self._batch(work)
+        batch = self._batch(topic, work)
         rejected = _rejected(batch.records)
         for index, error in rejected.items():
             batch.fail(index, error, None, None)
@@ -167,9 +207,9 @@ class RouteScorer:
             on_step("lookup")
         return batch
 
-    def reject(self, work: Work, error: ModelServingError) -> Outcome:
+    def reject(self, topic: str, work: Work, error: ModelServingError) -> Outcome:
         """The outcome if scoring fails even for single records: `error` for each."""
-        batch = self._batch(work)
+        batch = self._batch(topic, work)
         for index in range(len(batch.records)):
             batch.fail(index, error, None, None)
         return batch.finish()
@@ -181,9 +221,9 @@ class RouteScorer:
         name, _, version = asked.rpartition(":")
         return name, int(version)
 
-    def _batch(self, work: Work) -> RouteBatch:
-        records = [record for _, part in work for record in part]
-        return RouteBatch(records, self.limits, errors_to_sink=self.route.on_error == "sink")
+    def _batch(self, topic: str, work: Work) -> RouteBatch:
+        errors_to_sink = self.route.on_error == "sink"
+        return RouteBatch(work, topic, self._source, self.limits, errors_to_sink=errors_to_sink)
 
     def _plan(self, model: ServedModel) -> RoutePlan:
         """The plan for a version, made when it is first needed; `InferenceError` if the route does not fit."""
@@ -273,6 +313,29 @@ class RouteScorer:
             batch.fail(index, internal_error(fault), None, asked)
         batch.describe(index, plan, manifest.model_id, manifest.version)
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class TopicScorer:
+    """Scores the records of one source topic of a route."""
+
+    scorer: RouteScorer
+    topic: str
+
+    def prepare(
+        self,
+        work: Work,
+        now_ms: int,
+        cache: PredictionCache | None = None,
+        fill_direct: int | None = None,
+        on_step: OnStep = lambda _step: None,
+    ) -> RouteBatch:
+        """See `RouteScorer.prepare`."""
+        return self.scorer.prepare(self.topic, work, now_ms, cache, fill_direct, on_step)
+
+    def reject(self, work: Work, error: ModelServingError) -> Outcome:
+        """See `RouteScorer.reject`."""
+        return self.scorer.reject(self.topic, work, error)
 
 
 def _rejected(records: Sequence[Record]) -> dict[int, InferenceError]:

@@ -47,7 +47,7 @@ class ClusterRoutes:
         """See `Routes`."""
         from inferd.streams.routes.formats import format_named
 
-        format_named(route.source.format.name).check(route.source.format)
+        format_named(route.source.format.name).check(route)
         if (refusal := topics_refusal(route, tenant, self._settings.streams())) is not None:
             raise InvalidValueError(refusal)
         async with self._models.client(tenant) as client:

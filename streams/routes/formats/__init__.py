@@ -1,14 +1,17 @@
 """Formats of the records of routes. Pure and synchronous; schemas come from a `Schemas`, which does the I/O."""
 
 from inferd.streams.routes.formats.format import (
+    Described,
     Document,
     FailedRecord,
+    Headers,
     Pending,
     Reader,
     RecordFormat,
     Schemas,
     Scored,
     SourceRecord,
+    Sources,
     Value,
     Writer,
     Written,
@@ -18,8 +21,10 @@ from inferd.streams.routes.formats.registry import all_formats, format_named, re
 from inferd.streams.routes.formats.subjects import subject_of
 
 __all__ = [
+    "Described",
     "Document",
     "FailedRecord",
+    "Headers",
     "Pending",
     "Reader",
     "RecordFormat",
@@ -29,6 +34,7 @@ __all__ = [
     "Schemas",
     "Scored",
     "SourceRecord",
+    "Sources",
     "Value",
     "Writer",
     "Written",

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
 
+from inferd.schemas.cloud_events import Place
 from inferd.schemas.errors import InferenceError, ModelServingError
 from inferd.schemas.requests import Output
-from inferd.schemas.routes import Format, Path, Sink
+from inferd.schemas.routes import Format, Path, Route, Sink
 from inferd.streams.routes.formats.registered_schema import RegisteredSchema
 
+Headers = Sequence[tuple[str, bytes | None]]
 Value = float | int | bool | str | None
 """A value of a record. None: it is null or missing."""
 
@@ -25,7 +27,7 @@ class SourceRecord(Protocol):
     @property
     def value(self) -> bytes | None: ...
     @property
-    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
+    def headers(self) -> Headers: ...
 
 
 class Document(msgspec.Struct, gc=False):
@@ -66,8 +68,33 @@ class FailedRecord:
     version: int | None = None
 
 
-Written = bytes | InferenceError | Pending
-"""The value of a record of the sink, or why there is none (yet)."""
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Records that were read, for a writer. The sequences are parallel."""
+
+    records: Sequence[SourceRecord]
+    documents: Sequence[Document]
+    carried: Sequence[Sequence[Value]]
+    """The values of the carried fields of each record; empty unless the sink carries fields."""
+    place_of: Callable[[int], Place]
+    """Where a record is, by its index."""
+
+    def values(self) -> list[bytes]:
+        """The values of the records."""
+        return [record.value or b"" for record in self.records]
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """The value of a record of the sink, with headers of its own."""
+
+    value: bytes
+    headers: Headers
+    """All of them: none of the source's record is added."""
+
+
+Written = bytes | Described | InferenceError | Pending
+"""The value of a record of the sink, or why there is none (yet). Bytes: with the headers of the source's record."""
 
 
 class Schemas(Protocol):
@@ -94,19 +121,11 @@ class Writer(Protocol):
     is the carried fields and the fields of the result.
     """
 
-    def predictions(
-        self,
-        records: Sequence[SourceRecord],
-        documents: Sequence[Document],
-        scored: Scored,
-        carried: Sequence[Sequence[Value]],
-    ) -> Sequence[Written]:
-        """One value for each record. All arguments are parallel; `carried` is empty unless the sink carries fields."""
+    def predictions(self, sources: Sources, scored: Scored) -> Sequence[Written]:
+        """One value for each record."""
 
-    def failure(
-        self, record: SourceRecord, document: Document, failed: FailedRecord, carried: Sequence[Value]
-    ) -> Written:
-        """The value for a record that was read, but not scored."""
+    def failure(self, source: Sources, failed: FailedRecord) -> Written:
+        """The value for the only record of `source`, which was read, but not scored."""
 
 
 class RecordFormat(Protocol):
@@ -115,7 +134,7 @@ class RecordFormat(Protocol):
     @property
     def name(self) -> str: ...
 
-    def check(self, options: Format) -> None:
+    def check(self, route: Route) -> None:
         """`InvalidValueError` for options that the format does not have, or a schema that it cannot read."""
 
     def reader(self, options: Format, paths: Sequence[Path], new_field: str | None, schemas: Schemas | None) -> Reader:

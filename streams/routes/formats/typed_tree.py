@@ -15,21 +15,14 @@ from typing import Any
 import msgspec
 
 from inferd.schemas.codecs import DECODE_ERRORS, NESTING_MAX, Codec, decode_error
-from inferd.schemas.errors import InferenceError, InvalidValueError, MalformedError, SchemaMismatchError
-from inferd.schemas.routes import Format, Path
+from inferd.schemas.errors import InferenceError, MalformedError, SchemaMismatchError
+from inferd.schemas.routes import Path
 from inferd.streams.routes.formats.format import Document, Pending, SourceRecord, Value
 
 _UNTYPED_NAME = re.compile(r'[\x00-\x1f"\\]')
 """Characters that names of typed fields cannot have."""
 _KINDS: dict[type, str] = {dict: "an object", list: "an array", bytes: "bytes"}
 _Leaf = float | int | bool | str | None
-
-
-def check_no_options(options: Format) -> None:
-    """`InvalidValueError` for an option: the format has none."""
-    given = [name for name in ("schema", "registry", "message") if getattr(options, name)]
-    if given:
-        raise InvalidValueError(f"format {options.name} has no option {given[0]!r}")
 
 
 class TreeReader:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from inferd.schemas.errors import InferenceError, InvalidValueError, MalformedError, SchemaMismatchError
-from inferd.schemas.requests import OUTPUTS
-from inferd.schemas.routes import Format, Path, Sink
+from inferd.schemas.requests import Output
+from inferd.schemas.routes import Format, Path, Route, Sink
 from inferd.streams.routes.formats.avro.decoder import AvroDecoder
 from inferd.streams.routes.formats.avro.encoder import (
     PRESENT,
@@ -21,23 +21,19 @@ from inferd.streams.routes.formats.avro.encoder import (
 from inferd.streams.routes.formats.avro.paths import Constant, Found, Place, find
 from inferd.streams.routes.formats.avro.result_schema import full_name, result_schema, widened
 from inferd.streams.routes.formats.avro.schema import AvroSchema, Record, parse_avro
-from inferd.streams.routes.formats.field_names import check_field_name
 from inferd.streams.routes.formats.format import (
     Document,
-    FailedRecord,
     Pending,
     Reader,
     Schemas,
-    Scored,
     SourceRecord,
     Value,
     Writer,
-    Written,
 )
+from inferd.streams.routes.formats.options import check_options
 from inferd.streams.routes.formats.registered_schema import RegisteredSchema
-from inferd.streams.routes.formats.registry_header import HEADER_BYTES, header_of, registry_of, schema_id_of
-from inferd.streams.routes.formats.result_fields import failure_fields, prediction_fields
-from inferd.streams.routes.formats.subjects import subject_of
+from inferd.streams.routes.formats.registry_header import HEADER_BYTES, registry_of, schema_id_of
+from inferd.streams.routes.formats.schema_writers import WrittenSchema, schema_writer
 
 _parsed = lru_cache(maxsize=1_024)(parse_avro)
 
@@ -47,13 +43,13 @@ class AvroFormat:
 
     name = "avro"
 
-    def check(self, options: Format) -> None:
+    def check(self, route: Route) -> None:
+        check_options(route, ("schema", "registry"))
+        options = route.source.format
         if options.schema is not None:
             parse_avro(options.schema)
         elif options.registry:
             raise InvalidValueError("format avro: 'registry' goes with a schema; the registry has the others")
-        if options.message is not None:
-            raise InvalidValueError("format avro has no option 'message'")
 
     def reader(self, options: Format, paths: Sequence[Path], new_field: str | None, schemas: Schemas | None) -> Reader:
         if options.schema is None or options.registry:
@@ -62,11 +58,7 @@ class AvroFormat:
         return GivenReader(RegisteredSchema("AVRO", options.schema), paths, new_field)
 
     def writer(self, options: Format, sink: Sink, schemas: Schemas | None) -> Writer:
-        for name in (sink.field, *sink.carry):
-            check_field_name(name)
-        registry = registry_of(schemas, options) if options.schema is None or options.registry else None
-        headers = _Headers(registry, sink)
-        return AvroEnricher(headers) if sink.mode == "enrich" else AvroResults(headers, tuple(sink.carry))
+        return schema_writer(AvroEncoder(), options, sink, schemas)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,138 +146,35 @@ class GivenReader:
         ]
 
 
-class _Headers:
-    """The headers of written values: the ids of their schemas, which are registered when they are needed first."""
+class AvroEncoder:
+    """A `SchemaEncoder`."""
 
-    def __init__(self, schemas: Schemas | None, sink: Sink) -> None:
-        self._schemas = schemas
-        self.sink = sink
-        self._known: dict[Any, bytes] = {}
+    before_results = b""
 
-    @property
-    def bytes_before(self) -> int:
-        """Bytes of an original value before its record."""
-        return 0 if self._schemas is None else HEADER_BYTES
+    def key(self, document_schema: RegisteredSchema) -> Hashable:
+        return (document_schema.schema_id,)
 
-    def widened(self, schema: RegisteredSchema) -> bytes | InferenceError | Pending:
-        """The header of enriched records of a writer's schema."""
-        if self._schemas is None:
-            return b""
-        known = self._known.get(schema.schema_id)
-        return known if known is not None else self._register_widened(self._schemas, schema)
+    def widened(self, document_schema: RegisteredSchema, field: str) -> WrittenSchema:
+        written: AvroSchema = _parsed(document_schema.text, document_schema.imported)
+        text = widened(written.json, field)
+        return WrittenSchema(full_name(written.json), RegisteredSchema("AVRO", text, document_schema.references))
 
-    def results(self, carried: Sequence[str]) -> bytes | InferenceError | Pending:
-        """The header of results."""
-        if self._schemas is None:
-            return b""
-        known = self._known.get(None)
-        if known is not None:
-            return known
-        text, name = result_schema(self.sink.topic, carried)
-        return self._register(self._schemas, None, name, RegisteredSchema("AVRO", text))
+    def results(self, topic: str, carried: Sequence[str]) -> WrittenSchema:
+        text, name = result_schema(topic, carried)
+        return WrittenSchema(name, RegisteredSchema("AVRO", text))
 
-    def _register_widened(self, schemas: Schemas, schema: RegisteredSchema) -> bytes | InferenceError | Pending:
-        written: AvroSchema = _parsed(schema.text, schema.imported)
-        try:
-            text = widened(written.json, self.sink.field)
-        except InferenceError as error:
-            return error
-        wider = RegisteredSchema("AVRO", text, schema.references)
-        return self._register(schemas, schema.schema_id, full_name(written.json), wider)
-
-    def _register(
-        self, schemas: Schemas, key: Any, name: str, schema: RegisteredSchema
-    ) -> bytes | InferenceError | Pending:
-        schema_id = schemas.register(subject_of(self.sink.subjects, self.sink.topic, name), schema)
-        if not isinstance(schema_id, int):
-            return schema_id
-        header = self._known[key] = header_of(schema_id)
-        return header
-
-
-def _encoded_results(scored: Scored) -> Sequence[bytes | InferenceError]:
-    """The fields of the result of each record."""
-    only = scored.outputs[0] if len(scored.outputs) == 1 else None
-    if only not in OUTPUTS:
-        return [_tried(fields) for fields in prediction_fields(scored)]
-    head, tail = result_template({"model_id": scored.model_id, "version": scored.version}, only)
-    encoded: list[bytes | InferenceError] = []
-    for value in scored.columns[0]:
-        try:
-            encoded.append(head + encode_output(value) + tail)
-        except InvalidValueError as error:
-            encoded.append(error)
-    return encoded
-
-
-def _tried(fields: Mapping[str, Any]) -> bytes | InferenceError:
-    try:
+    def result(self, fields: dict[str, Any]) -> bytes:
         return encode_result(fields)
-    except InvalidValueError as error:
-        return error
 
+    def template(self, model_id: str, version: int, only: Output) -> Callable[[Any], bytes]:
+        head, tail = result_template({"model_id": model_id, "version": version}, only)
+        return lambda value: head + encode_output(value) + tail
 
-class AvroEnricher:
-    """Writes the original record plus one field, under the widened schema."""
+    def added(self, widened: WrittenSchema, result: bytes) -> bytes:
+        return PRESENT + result
 
-    def __init__(self, headers: _Headers) -> None:
-        self._headers = headers
-
-    def predictions(
-        self,
-        records: Sequence[SourceRecord],
-        documents: Sequence[Document],
-        scored: Scored,
-        carried: Sequence[Sequence[Value]],
-    ) -> Sequence[Written]:
-        return [
-            self._written(record, document, result)
-            for record, document, result in zip(records, documents, _encoded_results(scored), strict=True)
-        ]
-
-    def failure(
-        self, record: SourceRecord, document: Document, failed: FailedRecord, carried: Sequence[Value]
-    ) -> Written:
-        return self._written(record, document, encode_result(failure_fields(failed)))
-
-    def _written(self, record: SourceRecord, document: Document, result: bytes | InferenceError) -> Written:
-        if isinstance(result, InferenceError):
-            return result
-        header = self._headers.widened(document.schema)
-        if not isinstance(header, bytes):
-            return header
-        return b"".join((header, (record.value or b"")[self._headers.bytes_before :], PRESENT, result))
-
-
-class AvroResults:
-    """Writes the carried fields and the fields of the result, under a schema of inferd's own."""
-
-    def __init__(self, headers: _Headers, carried: Sequence[str]) -> None:
-        self._headers, self._carried = headers, carried
-
-    def predictions(
-        self,
-        records: Sequence[SourceRecord],
-        documents: Sequence[Document],
-        scored: Scored,
-        carried: Sequence[Sequence[Value]],
-    ) -> Sequence[Written]:
-        results = _encoded_results(scored)
-        return [
-            self._written(values, result)
-            for values, result in zip(carried or [()] * len(results), results, strict=True)
-        ]
-
-    def failure(
-        self, record: SourceRecord, document: Document, failed: FailedRecord, carried: Sequence[Value]
-    ) -> Written:
-        return self._written(carried, encode_result(failure_fields(failed)))
-
-    def _written(self, carried: Sequence[Value], result: bytes | InferenceError) -> Written:
-        if isinstance(result, InferenceError):
-            return result
-        header = self._headers.results(self._carried)
-        return header + encode_carried(carried) + result if isinstance(header, bytes) else header
+    def with_carried(self, carried: Sequence[Value], result: bytes) -> bytes:
+        return encode_carried(carried) + result
 
 
 AVRO_FORMAT = AvroFormat()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -12,21 +12,18 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from inferd.schemas.errors import InferenceError, InvalidValueError, MalformedError, SchemaMismatchError
-from inferd.schemas.requests import OUTPUTS
-from inferd.schemas.routes import Format, Path, Sink
-from inferd.streams.routes.formats.field_names import check_field_name
+from inferd.schemas.requests import Output
+from inferd.schemas.routes import Format, Path, Route, Sink
 from inferd.streams.routes.formats.format import (
     Document,
-    FailedRecord,
     Pending,
     Reader,
     Schemas,
-    Scored,
     SourceRecord,
     Value,
     Writer,
-    Written,
 )
+from inferd.streams.routes.formats.options import check_options
 from inferd.streams.routes.formats.protobuf.encoder import (
     delimited,
     encode_carried,
@@ -42,9 +39,8 @@ from inferd.streams.routes.formats.protobuf.schema import (
 )
 from inferd.streams.routes.formats.protobuf.values import getter
 from inferd.streams.routes.formats.registered_schema import RegisteredSchema
-from inferd.streams.routes.formats.registry_header import HEADER_BYTES, header_of, registry_of, schema_id_of
-from inferd.streams.routes.formats.result_fields import failure_fields, prediction_fields
-from inferd.streams.routes.formats.subjects import subject_of
+from inferd.streams.routes.formats.registry_header import HEADER_BYTES, registry_of, schema_id_of
+from inferd.streams.routes.formats.schema_writers import WrittenSchema, schema_writer
 
 INDEXES_MAX = 32
 FIRST = b"\0"
@@ -57,7 +53,9 @@ class ProtobufFormat:
 
     name = "protobuf"
 
-    def check(self, options: Format) -> None:
+    def check(self, route: Route) -> None:
+        check_options(route, ("schema", "registry", "message"))
+        options = route.source.format
         if options.schema is not None:
             _ = _given(options)
         elif options.registry:
@@ -77,11 +75,7 @@ class ProtobufFormat:
             raise InvalidValueError(error.message) from None
 
     def writer(self, options: Format, sink: Sink, schemas: Schemas | None) -> Writer:
-        for name in (sink.field, *sink.carry):
-            check_field_name(name)
-        registry = registry_of(schemas, options) if options.schema is None or options.registry else None
-        headers = _Headers(registry, sink)
-        return ProtobufEnricher(headers) if sink.mode == "enrich" else ProtobufResults(headers, tuple(sink.carry))
+        return schema_writer(ProtobufEncoder(), options, sink, schemas)
 
 
 def _given(options: Format) -> tuple[ProtobufSchema, Descriptor]:
@@ -210,130 +204,37 @@ def _zigzag(value: bytes, at: int) -> tuple[int, int]:
             raise ValueError(number)
 
 
-class _Headers:
-    """The headers of written values, whose schemas are registered when they are needed first."""
+class ProtobufEncoder:
+    """A `SchemaEncoder`. The detail of a widened schema is the number of the added field."""
 
-    def __init__(self, schemas: Schemas | None, sink: Sink) -> None:
-        self._schemas = schemas
-        self.sink = sink
-        self._known: dict[Any, tuple[bytes, int]] = {}
+    before_results = FIRST
 
-    def widened(self, writers: _Writers) -> tuple[bytes, int] | InferenceError | Pending:
-        """The header of enriched records of a writer's message, and the number of the field."""
-        known = self._known.get(writers.key)
-        if known is not None:
-            return known
-        try:
-            text, number = widened(writers.schema, writers.indexes, self.sink.field)
-        except InferenceError as error:
-            return error
-        registered = writers.registered
+    def key(self, document_schema: _Writers) -> Hashable:
+        return document_schema.key
+
+    def widened(self, document_schema: _Writers, field: str) -> WrittenSchema:
+        schema, indexes, registered = document_schema.schema, document_schema.indexes, document_schema.registered
+        text, number = widened(schema, indexes, field)
         references = () if registered is None else registered.references
-        name = writers.schema.message(writers.indexes).full_name
-        return self._register(writers.key, name, RegisteredSchema("PROTOBUF", text, references), number)
+        wider = RegisteredSchema("PROTOBUF", text, references)
+        return WrittenSchema(schema.message(indexes).full_name, wider, number)
 
-    def results(self, carried: Sequence[str]) -> bytes | InferenceError | Pending:
-        """The header of results, with the indexes of their message."""
-        known = self._known.get("results")
-        if known is None:
-            text, name = result_schema(self.sink.topic, carried)
-            made = self._register("results", name, RegisteredSchema("PROTOBUF", text), 0)
-            if not isinstance(made, tuple):
-                return made
-            known = made
-        return known[0] + FIRST if known[0] else b""
+    def results(self, topic: str, carried: Sequence[str]) -> WrittenSchema:
+        text, name = result_schema(topic, carried)
+        return WrittenSchema(name, RegisteredSchema("PROTOBUF", text))
 
-    def _register(
-        self, key: Any, name: str, schema: RegisteredSchema, number: int
-    ) -> tuple[bytes, int] | InferenceError | Pending:
-        if self._schemas is None:
-            header = b""
-        else:
-            subject = subject_of(self.sink.subjects, self.sink.topic, name)
-            schema_id = self._schemas.register(subject, schema)
-            if not isinstance(schema_id, int):
-                return schema_id
-            header = header_of(schema_id)
-        self._known[key] = header, number
-        return self._known[key]
+    def result(self, fields: dict[str, Any]) -> bytes:
+        return encode_result(fields)
 
+    def template(self, model_id: str, version: int, only: Output) -> Callable[[Any], bytes]:
+        number, tail = RESULT_NUMBERS[only], encode_result({"model_id": model_id, "version": version})
+        return lambda value: delimited(number, encode_output(value)) + tail
 
-def _encoded_results(scored: Scored) -> Sequence[bytes | InferenceError]:
-    """The fields of the result of each record."""
-    only = scored.outputs[0] if len(scored.outputs) == 1 else None
-    if only not in OUTPUTS:
-        return [_tried(encode_result, fields) for fields in prediction_fields(scored)]
-    number, tail = RESULT_NUMBERS[only], encode_result({"model_id": scored.model_id, "version": scored.version})
-    return [_tried(lambda value: delimited(number, encode_output(value)) + tail, each) for each in scored.columns[0]]
+    def added(self, widened: WrittenSchema, result: bytes) -> bytes:
+        return delimited(widened.detail, result)
 
-
-def _tried(encode: Callable[[Any], bytes], value: Any) -> bytes | InferenceError:
-    try:
-        return encode(value)
-    except InvalidValueError as error:
-        return error
-
-
-class ProtobufEnricher:
-    """Writes the original message plus one field, under the widened schema."""
-
-    def __init__(self, headers: _Headers) -> None:
-        self._headers = headers
-
-    def predictions(
-        self,
-        records: Sequence[SourceRecord],
-        documents: Sequence[Document],
-        scored: Scored,
-        carried: Sequence[Sequence[Value]],
-    ) -> Sequence[Written]:
-        return [
-            self._written(record, document, result)
-            for record, document, result in zip(records, documents, _encoded_results(scored), strict=True)
-        ]
-
-    def failure(
-        self, record: SourceRecord, document: Document, failed: FailedRecord, carried: Sequence[Value]
-    ) -> Written:
-        return self._written(record, document, encode_result(failure_fields(failed)))
-
-    def _written(self, record: SourceRecord, document: Document, result: bytes | InferenceError) -> Written:
-        if isinstance(result, InferenceError):
-            return result
-        made = self._headers.widened(document.schema)
-        if not isinstance(made, tuple):
-            return made
-        header, number = made
-        return b"".join((header, (record.value or b"")[len(header) :], delimited(number, result)))
-
-
-class ProtobufResults:
-    """Writes the carried fields and the fields of the result, under a schema of inferd's own."""
-
-    def __init__(self, headers: _Headers, carried: Sequence[str]) -> None:
-        self._headers, self._carried = headers, carried
-
-    def predictions(
-        self,
-        records: Sequence[SourceRecord],
-        documents: Sequence[Document],
-        scored: Scored,
-        carried: Sequence[Sequence[Value]],
-    ) -> Sequence[Written]:
-        results = _encoded_results(scored)
-        pairs = zip(carried or [()] * len(results), results, strict=True)
-        return [self._written(values, result) for values, result in pairs]
-
-    def failure(
-        self, record: SourceRecord, document: Document, failed: FailedRecord, carried: Sequence[Value]
-    ) -> Written:
-        return self._written(carried, encode_result(failure_fields(failed)))
-
-    def _written(self, carried: Sequence[Value], result: bytes | InferenceError) -> Written:
-        if isinstance(result, InferenceError):
-            return result
-        header = self._headers.results(self._carried)
-        return header + result + encode_carried(carried) if isinstance(header, bytes) else header
+    def with_carried(self, carried: Sequence[Value], result: bytes) -> bytes:
+        return result + encode_carried(carried)
 
 
 PROTOBUF_FORMAT = ProtobufFormat()

@@ -43,14 +43,14 @@ def catalog(*versions: int, runtime: SumRuntime | None = None) -> ModelCatalog:
 
 
 def score(scorer: RouteScorer, *records: Record) -> Outcome:
-    batch = scorer.prepare([(0, records)], 0)
+    batch = scorer.of_topic("in").prepare([(0, records)], 0)
     for group in batch.groups:
         group.predict()
     return batch.finish()
 
 
 def scorer(models: ModelCatalog | None = None, **changes: Any) -> RouteScorer:
-    return RouteScorer(msgspec.structs.replace(ROUTE, **changes), models or catalog(), DEFAULT_LIMITS)
+    return RouteScorer(msgspec.structs.replace(ROUTE, **changes), models or catalog(), DEFAULT_LIMITS, "inferd")
 
 
 def record(value: Any, **fields: Any) -> Record:

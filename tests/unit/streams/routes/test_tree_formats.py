@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 import msgpack
@@ -22,14 +21,8 @@ from inferd.schemas.errors import (
 from inferd.schemas.routes import Format, Sink, parse_path
 from inferd.streams.routes.formats import Document, FailedRecord, Scored, all_formats, format_named
 from inferd.streams.routes.formats.typed_tree import value_at
-
-
-@dataclass
-class Record:
-    value: bytes | None
-    key: bytes | None = None
-    headers: tuple[tuple[str, bytes | None], ...] = ()
-
+from tests.fixtures.route_formats import SourceRecord as Record
+from tests.fixtures.route_formats import check, written
 
 ENCODE: dict[str, Any] = {"json": lambda tree: json.dumps(tree).encode(), "msgpack": msgpack.packb}
 DECODE: dict[str, Any] = {"json": json.loads, "msgpack": lambda data: msgpack.unpackb(data, strict_map_key=False)}
@@ -51,9 +44,9 @@ def read(name: str, tree: Any, *paths: str, new_field: str | None = None) -> Any
 
 def enriched(name: str, value: bytes, scored: Scored, sink: Sink | None = None, carried: Any = ()) -> Any:
     writer = format_named(name).writer(Format(name), sink or Sink("t", field="fraud"), None)
-    (written,) = writer.predictions([Record(value)], [Document(())], scored, carried)
-    assert isinstance(written, bytes)
-    return written
+    made = written(writer, Record(value), Document(()), scored, carried)
+    assert isinstance(made, bytes)
+    return made
 
 
 SCORED = Scored("m", 3, ("prediction",), [[0.25]])
@@ -120,17 +113,17 @@ def test_a_record_nested_very_deep_is_a_typed_error_or_read(name: str) -> None:
 
 @pytest.mark.parametrize("value", [b"{}", b"{ }", b'{"a":1}', b' {"a":{}} \n', b'{"a":1\n}', b'{"a":"}"}'])
 def test_json_keeps_every_byte_and_adds_one_field(value: bytes) -> None:
-    written = enriched("json", value, SCORED)
-    assert json.loads(written) == json.loads(value) | {"fraud": FIELDS}
-    assert written.startswith(value.rstrip()[:-1])
+    made = enriched("json", value, SCORED)
+    assert json.loads(made) == json.loads(value) | {"fraud": FIELDS}
+    assert made.startswith(value.rstrip()[:-1])
 
 
 @pytest.mark.parametrize("count", [0, 1, 14, 15, 16, 65_534, 65_535, 65_536])
 def test_msgpack_keeps_every_byte_of_the_fields_and_adds_one(count: int) -> None:
     tree = {f"k{number}": number for number in range(count)}
-    written = enriched("msgpack", msgpack.packb(tree), SCORED)
-    assert msgpack.unpackb(written) == tree | {"fraud": FIELDS}
-    assert b"".join(msgpack.packb(each) for item in tree.items() for each in item) in written
+    made = enriched("msgpack", msgpack.packb(tree), SCORED)
+    assert msgpack.unpackb(made) == tree | {"fraud": FIELDS}
+    assert b"".join(msgpack.packb(each) for item in tree.items() for each in item) in made
 
 
 def test_several_outputs_and_those_of_the_model(name: str) -> None:
@@ -142,17 +135,17 @@ def test_several_outputs_and_those_of_the_model(name: str) -> None:
 def test_results_alone_and_with_carried_fields(name: str) -> None:
     assert DECODE[name](enriched(name, b"", SCORED, Sink("t", "result"))) == FIELDS
     sink = Sink("t", "result", carry={"order": "id", "sku": "order.items[0].sku"})
-    assert DECODE[name](enriched(name, b"", SCORED, sink, [(7, "a")])) == {"order": 7, "sku": "a"} | FIELDS
+    assert DECODE[name](enriched(name, b"", SCORED, sink, (7, "a"))) == {"order": 7, "sku": "a"} | FIELDS
 
 
 @pytest.mark.parametrize("mode", ["enrich", "result"])
 def test_a_failure_has_its_error_instead_of_a_prediction(name: str, mode: Any) -> None:
     writer = format_named(name).writer(Format(name), Sink("t", mode, field="fraud"), None)
     failed = FailedRecord(VersionNotFoundError("no version 9"), "m")
-    written = writer.failure(Record(ENCODE[name]({"a": 1})), Document(()), failed, ())
-    assert isinstance(written, bytes)
+    made = written(writer, Record(ENCODE[name]({"a": 1})), Document(()), failed)
+    assert isinstance(made, bytes)
     fields = {"model_id": "m", "error": {"code": "version_not_found", "message": "no version 9"}}
-    assert DECODE[name](written) == ({"a": 1, "fraud": fields} if mode == "enrich" else fields)
+    assert DECODE[name](made) == ({"a": 1, "fraud": fields} if mode == "enrich" else fields)
 
 
 NAMES = st.sampled_from(["a", "b", "c", 'x"y', "é"])
@@ -198,9 +191,11 @@ def test_formats_are_listed_and_an_unknown_one_is_refused() -> None:
     with pytest.raises(InferenceError, match=r"yaml.*json"):
         format_named("yaml")
     for name in ("json", "msgpack"):
-        format_named(name).check(Format(name))
+        check(Format(name))
         with pytest.raises(InferenceError, match="schema"):
-            format_named(name).check(Format(name, schema="x"))
+            check(Format(name, schema="x"))
+        with pytest.raises(InferenceError, match="no option 'subjects'"):
+            check(Format(name), Sink("t", subjects="record"))
 
 
 def test_integers_of_any_size_are_read() -> None:
@@ -222,4 +217,4 @@ def test_integers_of_any_size_are_read() -> None:
 )
 def test_an_option_without_effect_is_refused(options: Format, message: str) -> None:
     with pytest.raises(InvalidValueError, match=message):
-        format_named(options.name).check(options)
+        check(options)

@@ -6,7 +6,6 @@ import io
 import json
 import math
 import uuid
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -33,36 +32,15 @@ from inferd.streams.routes.formats import (
     Scored,
     format_named,
 )
+from tests.fixtures.route_formats import Registry, check, sources
+from tests.fixtures.route_formats import SourceRecord as Record
+from tests.fixtures.route_formats import written as written_by
 
 AVRO = format_named("avro")
 
 
-@dataclass
-class Record:
-    value: bytes | None
-    key: bytes | None = None
-    headers: tuple[tuple[str, bytes | None], ...] = ()
-
-
-@dataclass
-class Registry:
-    """A registry that answers at once."""
-
-    schemas: dict[int, Any] = field(default_factory=dict)
-    registered: dict[str, RegisteredSchema] = field(default_factory=dict)
-    refusal: Any = None
-
-    def get(self, schema_id: int) -> Any:
-        return self.schemas.get(schema_id, SchemaNotFoundError(f"no schema {schema_id}"))
-
-    def register(self, subject: str, schema: RegisteredSchema) -> Any:
-        if self.refusal is not None:
-            return self.refusal
-        self.registered[subject] = schema
-        return 1_000 + len(self.registered)
-
-    def add(self, schema: Any, schema_id: int = 1) -> None:
-        self.schemas[schema_id] = RegisteredSchema("AVRO", json.dumps(schema), schema_id=schema_id)
+def add(registry: Registry, schema: Any) -> None:
+    registry.schemas[1] = RegisteredSchema("AVRO", json.dumps(schema), schema_id=1)
 
 
 def record(*fields: Any, name: str = "Order") -> dict[str, Any]:
@@ -82,7 +60,7 @@ def encode(schema: Any, value: Any, schema_id: int | None = 1) -> bytes:
 
 def read(schema: Any, value: Any, *paths: str, reader: Any = None) -> Any:
     registry = Registry()
-    registry.add(schema)
+    add(registry, schema)
     options = Format("avro") if reader is None else Format("avro", schema=json.dumps(reader), registry=True)
     made = AVRO.reader(options, [parse_path(path) for path in paths], None, registry)
     (result,) = made.read([Record(value if isinstance(value, bytes) else encode(schema, value))])
@@ -237,7 +215,7 @@ def test_a_route_may_give_the_schema_of_records_without_a_header() -> None:
 @pytest.mark.parametrize("schema", ["", "{}", '"string"', '{"type":"record"}', "[1]", "null", "[" * 100_000])
 def test_schemas_that_are_none(schema: str) -> None:
     with pytest.raises(InvalidValueError):
-        AVRO.check(Format("avro", schema=schema))
+        check(Format("avro", schema=schema))
     registry = Registry({1: RegisteredSchema("AVRO", schema, schema_id=1)})
     (result,) = AVRO.reader(Format("avro"), [parse_path("id")], None, registry).read([Record(b"\0\0\0\0\1\2")])
     assert isinstance(result, SchemaMismatchError)
@@ -245,7 +223,7 @@ def test_schemas_that_are_none(schema: str) -> None:
 
 def test_an_error_about_a_name_that_is_not_unicode_can_be_printed() -> None:
     with pytest.raises(InvalidValueError) as caught:
-        AVRO.check(Format("avro", schema='{"type":"record","name":"a","fields":[{"name":"f","type":"x\\ud800"}]}'))
+        check(Format("avro", schema='{"type":"record","name":"a","fields":[{"name":"f","type":"x\\ud800"}]}'))
     caught.value.message.encode()
 
 
@@ -267,7 +245,7 @@ def test_a_schema_that_refers_to_another_subject() -> None:
 
 def test_headers_that_are_broken_and_schemas_that_are_unknown_or_awaited() -> None:
     registry = Registry({3: Pending("schema 3: asked for")})
-    registry.add(ORDER)
+    add(registry, ORDER)
     reader = AVRO.reader(Format("avro"), [parse_path("id")], None, registry)
     good = encode(ORDER, TREE)
     values = [good, b"", b"\0\0\0", b"\1" + good[1:], b"{}", b"\0\0\0\0\2" + good[5:], b"\0\0\0\0\3" + good[5:], good]
@@ -322,14 +300,14 @@ def decode(registry: Registry, written: Any, subject: str) -> Any:
 )
 def test_the_field_is_appended_to_the_original_bytes(strategy: Any, subject: str) -> None:
     registry = Registry()
-    registry.add(ORDER)
+    add(registry, ORDER)
     value = encode(ORDER, TREE)
     reader = AVRO.reader(Format("avro"), [parse_path("id")], "fraud", registry)
     (document,) = reader.read([Record(value)])
     assert isinstance(document, Document)
     writer = AVRO.writer(Format("avro"), Sink("out", field="fraud", subjects=strategy), registry)
 
-    (written,) = writer.predictions([Record(value)], [document], PREDICTED, [])
+    written = written_by(writer, Record(value), document, PREDICTED)
 
     assert isinstance(written, bytes)
     assert written[5 : len(value)] == value[5:]
@@ -338,7 +316,7 @@ def test_the_field_is_appended_to_the_original_bytes(strategy: Any, subject: str
     nothing = dict.fromkeys(("probabilities", "raw", "contributions", "leaves", "outputs", "error"))
     assert tree == TREE | {"fraud": nothing | fraud}
 
-    failed = writer.failure(Record(value), document, FailedRecord(ModelNotFoundError("no model")), [])
+    failed = written_by(writer, Record(value), document, FailedRecord(ModelNotFoundError("no model")))
     tree = decode(registry, failed, subject)
     assert tree["fraud"]["error"] == {"code": "model_not_found", "message": "no model"}
     assert tree["fraud"]["prediction"] is None
@@ -346,14 +324,14 @@ def test_the_field_is_appended_to_the_original_bytes(strategy: Any, subject: str
 
 def test_an_enriched_topic_can_be_enriched_again() -> None:
     registry = Registry()
-    registry.add(record(named("id", "long")))
+    add(registry, record(named("id", "long")))
     value = encode(record(named("id", "long")), {"id": 1})
     for number, name in enumerate(("first", "second", "third")):
         reader = AVRO.reader(Format("avro"), [parse_path("id")], name, registry)
         (document,) = reader.read([Record(value)])
         assert isinstance(document, Document)
         sink = Sink(f"out{number}", field=name)
-        (written,) = AVRO.writer(Format("avro"), sink, registry).predictions([Record(value)], [document], PREDICTED, [])
+        written = written_by(AVRO.writer(Format("avro"), sink, registry), Record(value), document, PREDICTED)
         assert isinstance(written, bytes)
         value, schema_id = written, int.from_bytes(written[1:5], "big")
         wider = registry.registered[f"out{number}-value"]
@@ -369,12 +347,15 @@ def test_results_have_a_schema_of_their_own() -> None:
     registry = Registry()
     sink = Sink("orders.scored", mode="result", carry={"id": "id", "country": "customer.address.country"})
     writer = AVRO.writer(Format("avro"), sink, registry)
-    (written,) = writer.predictions([Record(b"")], [Document(())], PREDICTED, [[(1 << 63) - 1, None]])
+    written = written_by(writer, Record(b""), Document(()), PREDICTED, [(1 << 63) - 1, None])
     tree = decode(registry, written, "orders.scored-value")
     assert (tree["id"], tree["country"], tree["prediction"], tree["version"]) == ((1 << 63) - 1, None, 0.25, 3)
-    failed = writer.failure(Record(b""), Document(()), FailedRecord(ModelNotFoundError("x"), "m", 2), [7, "CH"])
+    failed = written_by(writer, Record(b""), Document(()), FailedRecord(ModelNotFoundError("x"), "m", 2), [7, "CH"])
     tree = decode(registry, failed, "orders.scored-value")
     assert (tree["country"], tree["prediction"], tree["error"]["code"]) == ("CH", None, "model_not_found")
+    failed = written_by(writer, Record(b""), Document(()), FailedRecord(ModelNotFoundError("x")))  # nothing was carried
+    tree = decode(registry, failed, "orders.scored-value")
+    assert (tree["id"], tree["country"], tree["error"]["code"]) == (None, None, "model_not_found")
 
 
 def test_without_a_registry_values_have_no_header() -> None:
@@ -383,7 +364,7 @@ def test_without_a_registry_values_have_no_header() -> None:
     assert isinstance(document, Document)
     value = encode(ORDER, TREE, None)
     writer = AVRO.writer(options, Sink("out", field="fraud"), None)
-    (written,) = writer.predictions([Record(value)], [document], PREDICTED, [])
+    written = written_by(writer, Record(value), document, PREDICTED)
     assert isinstance(written, bytes)
     assert written.startswith(value)
 
@@ -391,11 +372,11 @@ def test_without_a_registry_values_have_no_header() -> None:
 @pytest.mark.parametrize("answer", [Pending("later"), SchemaMismatchError("no")])
 def test_an_answer_of_the_registry_other_than_an_id_is_passed_on(answer: Any) -> None:
     registry = Registry(refusal=answer)
-    registry.add(ORDER)
+    add(registry, ORDER)
     for mode in ("enrich", "result"):
         writer = AVRO.writer(Format("avro"), Sink("out", mode=mode), registry)
         document = Document((), registry.schemas[1])
-        assert writer.predictions([Record(b"")], [document], PREDICTED, []) == [answer]
+        assert written_by(writer, Record(b""), document, PREDICTED) == answer
 
 
 @pytest.mark.parametrize("name", ["a-b", "", "1a", "é"])
@@ -414,7 +395,7 @@ def test_every_output_comes_back_from_the_bytes(outputs: dict[str, Any]) -> None
     registry = Registry()
     writer = AVRO.writer(Format("avro"), Sink("out", mode="result"), registry)
     scored = Scored("m", 1, tuple(outputs), [[value] for value in outputs.values()])
-    (written,) = writer.predictions([Record(b"")], [Document(())], scored, [])
+    written = written_by(writer, Record(b""), Document(()), scored)
     tree = decode(registry, written, "out-value")
     found = {name: tree[name] if name in tree else tree["outputs"][name] for name in outputs}
     assert found == outputs
@@ -424,7 +405,7 @@ def test_an_output_nested_deeper_than_the_schema_allows_is_an_error_of_its_recor
     writer = AVRO.writer(Format("avro"), Sink("out", mode="result"), Registry())
     column = [1.0, [[[1.0]]], 2.0]
     scored = Scored("m", 1, ("prediction",), [column])
-    written = writer.predictions([Record(b"")] * 3, [Document(())] * 3, scored, [])
+    written = writer.predictions(sources([Record(b"")] * 3, [Document(())] * 3), scored)
     assert [type(each) for each in written] == [bytes, InvalidValueError, bytes]
 
 

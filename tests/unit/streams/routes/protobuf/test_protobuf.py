@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,9 @@ from inferd.streams.routes.formats import (
 from inferd.streams.routes.formats.protobuf.format import indexes_at
 from inferd.streams.routes.formats.protobuf.proto_file import parse_proto
 from inferd.streams.routes.formats.protobuf.schema import MAIN, ProtobufSchema, parse_schema, widened
+from tests.fixtures.route_formats import Registry, check
+from tests.fixtures.route_formats import SourceRecord as Record
+from tests.fixtures.route_formats import written as written_by
 
 PROTOBUF = format_named("protobuf")
 
@@ -92,31 +94,6 @@ message Old {
 }
 extend Old { optional int32 more = 150; }
 """
-
-
-@dataclass
-class Record:
-    value: bytes | None
-    key: bytes | None = None
-    headers: tuple[tuple[str, bytes | None], ...] = ()
-
-
-@dataclass
-class Registry:
-    """A registry that answers at once."""
-
-    schemas: dict[int, Any] = field(default_factory=dict)
-    registered: dict[str, RegisteredSchema] = field(default_factory=dict)
-    refusal: Any = None
-
-    def get(self, schema_id: int) -> Any:
-        return self.schemas.get(schema_id, SchemaNotFoundError(f"no schema {schema_id}"))
-
-    def register(self, subject: str, schema: RegisteredSchema) -> Any:
-        if self.refusal is not None:
-            return self.refusal
-        self.registered[subject] = schema
-        return 1_000 + len(self.registered)
 
 
 def compiled(text: str) -> FileDescriptorProto:
@@ -203,7 +180,7 @@ def test_texts_that_are_no_files_name_the_line(text: str, line: int) -> None:
 )
 def test_schemas_that_cannot_be_used(text: str) -> None:
     with pytest.raises(InvalidValueError):
-        PROTOBUF.check(Format("protobuf", schema=text))
+        check(Format("protobuf", schema=text))
     registry = Registry({1: RegisteredSchema("PROTOBUF", text, schema_id=1)})
     (result,) = PROTOBUF.reader(Format("protobuf"), [parse_path("id")], None, registry).read([Record(b"\0\0\0\0\1\0")])
     assert isinstance(result, SchemaMismatchError)
@@ -366,9 +343,9 @@ def test_a_schema_of_the_route_without_a_registry() -> None:
         assert isinstance(result, Document)
         assert list(result.values) == [7]
     with pytest.raises(InvalidValueError, match="name one of them"):
-        PROTOBUF.check(Format("protobuf", schema=PLAIN_ORDERS))
+        check(Format("protobuf", schema=PLAIN_ORDERS))
     with pytest.raises(InvalidValueError, match="no message"):
-        PROTOBUF.check(Format("protobuf", schema=PLAIN_ORDERS, message="Nothing"))
+        check(Format("protobuf", schema=PLAIN_ORDERS, message="Nothing"))
     with pytest.raises(InvalidValueError, match="none"):
         PROTOBUF.reader(options, [parse_path("none")], None, None)
     with pytest.raises(InvalidValueError, match="INFERD_SCHEMA_REGISTRY_URL"):
@@ -432,7 +409,7 @@ def test_the_field_is_appended_to_the_original_bytes(strategy: Any, subject: str
     assert isinstance(document, Document)
     writer = PROTOBUF.writer(Format("protobuf"), Sink("out", field="fraud", subjects=strategy), registry)
 
-    (written,) = writer.predictions([Record(value)], [document], PREDICTED, [])
+    written = written_by(writer, Record(value), document, PREDICTED)
 
     assert isinstance(written, bytes)
     assert written[5 : len(value)] == value[5:]
@@ -441,7 +418,7 @@ def test_the_field_is_appended_to_the_original_bytes(strategy: Any, subject: str
         "prediction": 0.25, "model_id": "fraud", "version": "3",
     }  # fmt: skip
     assert message.id == 7
-    failed = writer.failure(Record(value), document, FailedRecord(ModelNotFoundError("no model")), [])
+    failed = written_by(writer, Record(value), document, FailedRecord(ModelNotFoundError("no model")))
     error = decode(registry, failed, subject).fraud.error
     assert (error.code, error.message) == ("model_not_found", "no model")
 
@@ -466,7 +443,7 @@ def test_an_enriched_topic_can_be_enriched_again() -> None:
         (document,) = PROTOBUF.reader(Format("protobuf"), [parse_path("id")], name, registry).read([Record(value)])
         assert isinstance(document, Document)
         writer = PROTOBUF.writer(Format("protobuf"), Sink(f"out{number}", field=name), registry)
-        (written,) = writer.predictions([Record(value)], [document], PREDICTED, [])
+        written = written_by(writer, Record(value), document, PREDICTED)
         assert isinstance(written, bytes)
         wider = registry.registered[f"out{number}-value"]
         value, schema_id = written, int.from_bytes(written[1:5], "big")
@@ -482,11 +459,11 @@ def test_results_have_a_schema_of_their_own() -> None:
     registry = Registry()
     sink = Sink("orders.scored", mode="result", carry={"id": "id", "country": "customer.address.country"})
     writer = PROTOBUF.writer(Format("protobuf"), sink, registry)
-    (written,) = writer.predictions([Record(b"")], [Document(())], PREDICTED, [[(1 << 53) + 1, None]])
+    written = written_by(writer, Record(b""), Document(()), PREDICTED, [(1 << 53) + 1, None])
     message = decode(registry, written, "orders.scored-value", (0,))
     assert (message.id.string_value, message.country.WhichOneof("kind")) == (str((1 << 53) + 1), "null_value")
     assert (message.prediction.number_value, message.version) == (0.25, 3)
-    failed = writer.failure(Record(b""), Document(()), FailedRecord(ModelNotFoundError("x"), "m", 2), [7, "CH"])
+    failed = written_by(writer, Record(b""), Document(()), FailedRecord(ModelNotFoundError("x"), "m", 2), [7, "CH"])
     message = decode(registry, failed, "orders.scored-value", (0,))
     assert (message.country.string_value, message.error.code) == ("CH", "model_not_found")
 
@@ -496,7 +473,7 @@ def test_without_a_registry_values_have_no_header() -> None:
     (document,) = PROTOBUF.reader(options, [], "fraud", None).read([Record(encode(TREE))])
     assert isinstance(document, Document)
     writer = PROTOBUF.writer(options, Sink("out", field="fraud"), None)
-    (written,) = writer.predictions([Record(encode(TREE))], [document], PREDICTED, [])
+    written = written_by(writer, Record(encode(TREE)), document, PREDICTED)
     assert isinstance(written, bytes)
     assert written.startswith(encode(TREE))
 
@@ -509,7 +486,7 @@ def test_an_answer_of_the_registry_other_than_an_id_is_passed_on(answer: Any) ->
     assert isinstance(document, Document)
     for mode in ("enrich", "result"):
         writer = PROTOBUF.writer(Format("protobuf"), Sink("out", mode=mode), registry)
-        assert writer.predictions([Record(HEADER)], [document], PREDICTED, []) == [answer]
+        assert written_by(writer, Record(HEADER), document, PREDICTED) == answer
 
 
 SCALARS = st.none() | st.booleans() | st.floats(allow_nan=False) | st.text()
@@ -523,7 +500,7 @@ def test_every_output_comes_back_from_the_bytes(outputs: dict[str, Any]) -> None
     registry = Registry()
     writer = PROTOBUF.writer(Format("protobuf"), Sink("out", mode="result"), registry)
     scored = Scored("m", 1, tuple(outputs), [[value] for value in outputs.values()])
-    (written,) = writer.predictions([Record(b"")], [Document(())], scored, [])
+    written = written_by(writer, Record(b""), Document(()), scored)
     message = RESULTS.FromString(written[6:] if isinstance(written, bytes) else b"")
     tree = {name: python(getattr(message, name)) for name in ("prediction", "probabilities", "raw")}
     found = {name: tree[name] if name in tree else python(message.outputs[name]) for name in outputs}
@@ -542,7 +519,7 @@ def python(value: Any) -> Any:
 def _results_class() -> Any:
     registry = Registry()
     writer = PROTOBUF.writer(Format("protobuf"), Sink("out", mode="result"), registry)
-    writer.predictions([Record(b"")], [Document(())], PREDICTED, [])
+    written_by(writer, Record(b""), Document(()), PREDICTED)
     return GetMessageClass(parse_schema(registry.registered["out-value"]).message((0,)))
 
 
