@@ -68,7 +68,7 @@ class Streams:
         self._user_code = user_code or UserCode()
         self.settings = settings
         self.measures = LaneMeasures(make_tracing(settings))
-        self.route_measures = LaneMeasures()
+        self.route_measures = LaneMeasures(self.measures.tracing)
         self.route_measures.by_model = self.measures.by_model
         self.routes: RouteService | None = None
         self.schemas: SchemaCache | None = None

@@ -102,24 +102,59 @@ class RouteProcessor:
         valued = [(tp.partition, [record for record in records if not is_tombstone(record)]) for tp, records in work]
         parts: list[tuple[int, Sequence[Record]]] = [part for part in valued if part[1]]
         started_ms = int(self._context.clock() * 1000)
-        outcome = await self._score(scorer, parts) if parts else Outcome([], {}, {}, 0, [], {})
-        outputs, start = [], 0
+        step_timer = StepTimer()
+        outcome = await self._score(scorer, parts, step_timer) if parts else Outcome([], {}, {}, 0, [], {})
+        outputs, written, start = [], list[range](), 0
         for (tp, records), (_, scored) in zip(work, valued, strict=True):
-            span = range(start, start := start + len(scored))
-            outputs.append(self._output(scorer.route, tp, records, outcome, span, started_ms))
+            span = self._ready(outcome, range(start, start := start + len(scored)))
+            ready = records if len(span) == len(scored) else before(records, len(span))
+            outputs.append(self._output(scorer.route, tp, ready, outcome, span, started_ms))
+            written.append(span)
+        self._trace(work, parts, outputs, written, outcome, step_timer)
         return outputs
 
-    async def _score(self, scorer: RouteScorer, parts: Sequence[tuple[int, Sequence[Record]]]) -> Outcome:
+    def _ready(self, outcome: Outcome, span: range) -> range:
+        """The indexes of a partition up to the first one that is not ready."""
+        if not outcome.unready:
+            return span
+        first = next((index for index in span if index in outcome.unready), None)
+        if first is None:
+            return span
+        self.waiting = outcome.unready[first]
+        return range(span.start, first)
+
+    def _trace(
+        self,
+        work: Work,
+        parts: Sequence[tuple[int, Sequence[Record]]],
+        outputs: Sequence[Sequence[OutputBatch]],
+        written: Sequence[range],
+        outcome: Outcome,
+        step_timer: StepTimer,
+    ) -> None:
+        """Attaches to each partition's output the spans that end with it."""
+        tracing = self._context.measures.tracing
+        if tracing is None or not parts:
+            return
+        indexes = {index for span in written for index in span}
+        spans = tracing.route_batch(self.topic, parts, indexes, outcome, step_timer)
+        for (tp, _), batches in zip(work, outputs, strict=True):
+            for output in batches:
+                output.spans = spans.get(tp.partition)
+
+    async def _score(
+        self, scorer: RouteScorer, parts: Sequence[tuple[int, Sequence[Record]]], step_timer: StepTimer
+    ) -> Outcome:
         predictions, fill = self._context.predictions, None
         if predictions is not None:
             fill = predictions.open_number
         cache = predictions.cache if predictions is not None else None
         on_demand, batches = self._context.on_demand, scorer.of_topic(self.topic)
         if on_demand is None or not on_demand.bounded:
-            outcome = await self._scoring.score(self.tenant_name, batches, parts, cache, fill, StepTimer())
+            outcome = await self._scoring.score(self.tenant_name, batches, parts, cache, fill, step_timer)
         else:
             with on_demand.pinned(self.tenant_name, scorer.versions()):
-                outcome = await self._scoring.score(self.tenant_name, batches, parts, cache, fill, StepTimer())
+                outcome = await self._scoring.score(self.tenant_name, batches, parts, cache, fill, step_timer)
         if predictions is not None:
             for number, changes in outcome.table_changes.items():
                 predictions.keep(number, changes)
@@ -143,13 +178,9 @@ class RouteProcessor:
     def _output(
         self, route: Route, tp: TopicPartition, records: Records, outcome: Outcome, span: range, now_ms: int
     ) -> list[OutputBatch]:
-        """The output of the records of a partition, up to the first one that is not ready; empty if that is the
-        first."""
-        if unready := [index for index in span if index in outcome.unready] if outcome.unready else []:
-            self.waiting = outcome.unready[unready[0]]
-            records, span = before(records, unready[0] - span.start), range(span.start, unready[0])
-            if not records:
-                return []
+        """The output of records of a partition, whose values are at `span` in `outcome`; empty if there are none."""
+        if not records:
+            return []
         output = OutputBatch(records[-1].offset + 1, len(records), timestamps_of(records, now_ms))
         topic = route.sink.topic
         sink = Sink(topic, self._partitions_of(self.topic), self._partitions_of(topic), self._destinations)
@@ -170,10 +201,14 @@ class RouteProcessor:
         """Nothing to close."""
 
     def rewound(self, number: int, dropped: Sequence[OutputBatch]) -> None:
-        """Nothing to drop."""
+        for output in dropped:
+            if output.spans is not None:
+                output.spans.dropped()
 
     def acked(self, number: int, output: OutputBatch) -> None:
-        """Measures how long the records took."""
+        """Measures how long the records took, and ends their spans."""
+        if output.spans is not None:
+            output.spans.acked()
         if output.records:
             self._context.measures.end_to_end.observe_since(output.timestamps, self._context.clock() * 1000)
 

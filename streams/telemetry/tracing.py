@@ -1,4 +1,5 @@
-"""Traces: spans of requests with a sampled `traceparent`, of their micro-batches, and of job messages and chunks.
+"""Traces: spans of requests and records of routes with a sampled `traceparent`, of their micro-batches, and of job
+messages and chunks.
 
 A request's span is a child of the caller's span. A micro-batch's span has one child per step, is a child of the first
 traced request's span, and is linked with the others, so that each trace leads to the steps. Spans are created after the
@@ -13,7 +14,7 @@ import re
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import accumulate, islice
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from inferd.schemas.errors import ServerError
-from inferd.schemas.headers import PropagatedHeaders, RequestHeaders
+from inferd.schemas.headers import PropagatedHeaders
 from inferd.streams.inference import Outcome, Record
 from inferd.streams.inference.cache import HTTP_PARTITION
 from inferd.streams.settings import StreamSettings
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-REQUEST_SPAN, BATCH_SPAN = "inferd.request", "inferd.micro_batch"
+REQUEST_SPAN, ROUTE_SPAN, BATCH_SPAN = "inferd.request", "inferd.route_record", "inferd.micro_batch"
 MESSAGE_SPAN, CHUNK_SPAN = "inferd.job_message", "inferd.job_chunk"
 REQUESTS_MAX = 64
 """Limit of traced requests per micro-batch; further requests get no spans."""
@@ -46,6 +47,7 @@ _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-(?P<flags>[0-
 CALLER: ContextVar[PropagatedHeaders] = ContextVar("caller", default=())
 """Headers of the current HTTP request to propagate."""
 Parts = Sequence[tuple[int, Sequence[Record]]]
+Headers = Sequence[tuple[str, bytes | None]]
 
 
 def make_tracing(settings: StreamSettings) -> Tracing | None:
@@ -100,7 +102,7 @@ class OpenSpans:
 
 
 class Tracing:
-    """Creates the spans of micro-batches, job messages and chunks."""
+    """Creates the spans of micro-batches of requests and routes, job messages and chunks."""
 
     def __init__(
         self,
@@ -126,9 +128,23 @@ class Tracing:
 
     def batch(self, topic: str, parts: Parts, outcome: Outcome, step_timer: StepTimer) -> dict[int, OpenSpans]:
         """Creates the spans of a scored micro-batch; returns those that are still open, by partition. Never raises."""
+        headers = ((index, each.propagated) for index, each in outcome.headers.items())
+        return self._batch_spans(REQUEST_SPAN, topic, _sampled(parts, headers), outcome, step_timer)
+
+    def route_batch(
+        self, topic: str, parts: Parts, indexes: Collection[int], outcome: Outcome, step_timer: StepTimer
+    ) -> dict[int, OpenSpans]:
+        """Like `batch`, for records of a route. `indexes`: those in `outcome` that have output."""
+        every = enumerate(record for _, records in parts for record in records)
+        headers = ((index, record.headers) for index, record in every if record.headers and index in indexes)
+        return self._batch_spans(ROUTE_SPAN, topic, _sampled(parts, headers), outcome, step_timer)
+
+    def _batch_spans(
+        self, name: str, topic: str, sampled: Iterator[_Asked], outcome: Outcome, step_timer: StepTimer
+    ) -> dict[int, OpenSpans]:
         try:
-            asked = list(islice(_sampled(parts, outcome.headers), REQUESTS_MAX))
-            return self._spans(topic, asked, outcome, step_timer) if asked else {}
+            asked = list(islice(sampled, REQUESTS_MAX))
+            return self._spans(name, topic, asked, outcome, step_timer) if asked else {}
         except Exception:
             log.exception("tracing_failed", topic=topic)
             return {}
@@ -174,10 +190,10 @@ class Tracing:
         return lambda then: now_ns - int((now - then) * 1e9)
 
     def _spans(
-        self, topic: str, asked: Sequence[_Asked], outcome: Outcome, step_timer: StepTimer
+        self, name: str, topic: str, asked: Sequence[_Asked], outcome: Outcome, step_timer: StepTimer
     ) -> dict[int, OpenSpans]:
         at = self._times()
-        requests = [self._request(topic, each, outcome, at(step_timer.began)) for each in asked]
+        requests = [self._request(name, topic, each, outcome, at(step_timer.began)) for each in asked]
         batch = self._batch(topic, requests, outcome, at(step_timer.began))
         within = self._api.set_span_in_context(batch)
         for step, began, ended in step_timer.steps:
@@ -210,10 +226,10 @@ class Tracing:
             other.add_link(span.get_span_context())
         return span
 
-    def _request(self, topic: str, asked: _Asked, outcome: Outcome, began_ns: int) -> Span:
+    def _request(self, name: str, topic: str, asked: _Asked, outcome: Outcome, began_ns: int) -> Span:
         record = asked.record
         attributes = _attributes(topic, asked.number, record.offset)
-        span = self._consumed(REQUEST_SPAN, "receive", asked.headers, attributes, record.timestamp, began_ns)
+        span = self._consumed(name, "receive", asked.headers, attributes, record.timestamp, began_ns)
         if (error := outcome.failures.get(asked.index)) is not None:
             span.set_attribute("error.type", error.code)
             span.set_status(self._api.StatusCode.ERROR, error.code)
@@ -250,22 +266,22 @@ def _attributes(topic: str, number: int, offset: int) -> dict[str, Any]:
     }
 
 
-def _sampled(parts: Parts, headers_of: Mapping[int, RequestHeaders]) -> Iterator[_Asked]:
-    """The requests with a sampled `traceparent`."""
+def _sampled(parts: Parts, headers_of: Iterable[tuple[int, Headers]]) -> Iterator[_Asked]:
+    """The records with a sampled `traceparent`. `headers_of`: headers by the number of the record in all `parts`."""
     starts = list(accumulate((len(records) for _, records in parts), initial=0))
-    for index, headers in headers_of.items():
-        if is_traced(headers.propagated):
+    for index, headers in headers_of:
+        if is_traced(headers):
             place = bisect_right(starts, index) - 1
             number, records = parts[place]
-            yield _Asked(index, number, records[index - starts[place]], _texts(headers.propagated))
+            yield _Asked(index, number, records[index - starts[place]], _texts(headers))
 
 
-def is_traced(headers: Sequence[tuple[str, bytes | None]]) -> bool:
+def is_traced(headers: Headers) -> bool:
     """Whether the headers have a sampled `traceparent`."""
     return any(is_sampled(value or b"") for name, value in headers if name.lower() == TRACEPARENT)
 
 
-def _texts(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
+def _texts(headers: Headers) -> dict[str, str]:
     """The trace headers by name; the last one wins."""
     named = ((name.lower(), value) for name, value in headers if value is not None)
     return {name: value.decode("utf-8", "replace") for name, value in named if name in TRACE_HEADERS}

@@ -14,6 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from inferd.schemas.jobs.job import TERMINAL
 from tests.fixtures.http_client import ask
+from tests.fixtures.routes import ForeignTopics, feature_options, order, routes_command
 from tests.fixtures.workers import Cluster, StartWorker, TrainedModel, until
 
 CALLER: dict[str, Any] = {"Traceparent": f"00-{0xABC:032x}-{0xDEF:016x}-01"}
@@ -67,7 +68,9 @@ def test_every_step_is_in_the_caller_s_trace(
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")
     cluster.deploy(model)
     endpoint = f"http://127.0.0.1:{collector.server_port}"
-    worker = start_worker(cluster, otel_endpoint=endpoint)
+    others = ForeignTopics(cluster)
+    source, sink = others.create("orders", 1), others.create("scored", 1)
+    worker = start_worker(cluster, otel_endpoint=endpoint, routes_sources=source, routes_sinks=sink)
     worker.wait_ready()
     row = [0.5] * model.n_features
 
@@ -91,6 +94,14 @@ def test_every_step_is_in_the_caller_s_trace(
     until(lambda: holds(collector.names(0x123), ["inferd.request", "respond"]), 20, "the spans of the request")
     steps = ("validate", "preprocess", "predict", "postprocess", "respond")
     assert set(collector.children_of("inferd.micro_batch")) >= set(steps)
+
+    options = ["--format", "json", "--model", "demo", *feature_options(), "--start", "earliest"]
+    routes_command(cluster, "create", "orders", "--from", source, "--to", sink, *options)
+    producer.produce(source, order(1), headers=[("traceparent", f"00-{0x789:032x}-{0xAB:016x}-01".encode())])
+    assert producer.flush(20) == 0
+    (scored,) = others.read(sink, 1)
+    assert [name for name, _ in scored.headers() or ()] == ["traceparent"]
+    until(lambda: holds(collector.names(0x789), ["inferd.route_record", *steps]), 20, "the spans of the record")
     assert worker.stop() == 0
 
 
