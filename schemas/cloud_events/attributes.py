@@ -15,6 +15,13 @@ ERROR_TYPE = "ai.inferd.error.v1"
 TYPES = (PREDICTION_TYPE, ERROR_TYPE)
 """The types of results."""
 _TEXTS = (*REQUIRED, "subject", "datacontenttype", "dataschema", "time")
+"""The attributes of the specification; all others are extensions."""
+RELATED = "relatedid"
+"""The extension of results that has the id of the request."""
+_OF_DATA = ("data", "dataref", "datacontentencoding")
+"""Extensions that describe the data, as `dataref` does: where it is."""
+EXTENSIONS_BYTES_MAX = 16_384
+"""Names and values of the extensions that a result has from its request; as many bytes as of other headers."""
 _NAME = re.compile(r"[a-z0-9]+", re.ASCII)
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
@@ -25,6 +32,27 @@ def is_event(names: Iterable[str]) -> bool:
     `ce_id` alone does not: a result has it as `ce_relatedid`, whether or not the request is an event.
     """
     return not {"specversion", "source", "type"}.isdisjoint(names)
+
+
+def text_of(value: Attribute) -> str:
+    """An attribute as text, in the canonical form of the specification."""
+    return ("true" if value else "false") if isinstance(value, bool) else str(value)
+
+
+def extensions(attributes: Mapping[str, Attribute]) -> dict[str, Attribute]:
+    """The extensions of a request that its result has, too: those that say nothing of the data, while they fit.
+
+    The specification asks intermediaries to forward extensions that they do not know, such as those of a trace.
+    """
+    left, kept = EXTENSIONS_BYTES_MAX, dict[str, Attribute]()
+    for name, value in attributes.items():
+        if name in _TEXTS or name in _OF_DATA or name == RELATED:
+            continue
+        size = len(name) + len(text_of(value).encode())
+        if size <= left:
+            kept[name] = value
+            left -= size
+    return kept
 
 
 def check_attributes(attributes: Mapping[str, Attribute], error: type[InferenceError]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from inferd.schemas.cloud_events.attributes import Attribute, check_attributes
+from inferd.schemas.cloud_events.attributes import Attribute, check_attributes, text_of
 from inferd.schemas.codecs import printable
 from inferd.schemas.errors import InvalidHeaderError
 
@@ -28,6 +28,6 @@ def attributes_of_headers(headers: Iterable[tuple[str, bytes]]) -> dict[str, Att
     return attributes
 
 
-def headers_of_attributes(attributes: Mapping[str, str]) -> tuple[tuple[str, bytes], ...]:
+def headers_of_attributes(attributes: Mapping[str, Attribute]) -> tuple[tuple[str, bytes], ...]:
     """The headers for the attributes of an event."""
-    return tuple((PREFIX + name, value.encode()) for name, value in attributes.items())
+    return tuple((PREFIX + name, text_of(value).encode()) for name, value in attributes.items())

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from urllib.parse import quote
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from inferd.schemas.cloud_events.attributes import ERROR_TYPE, PREDICTION_TYPE, SPEC_VERSION
+from inferd.schemas.cloud_events.attributes import (
+    ERROR_TYPE,
+    PREDICTION_TYPE,
+    SPEC_VERSION,
+    Attribute,
+    extensions,
+)
 from inferd.schemas.codecs import Codec, Decoders
 
 DAY_MS = 86_400_000
@@ -40,23 +47,33 @@ class _Outcome(msgspec.Struct):
 _OUTCOME = Decoders(_Outcome)
 
 
-def result_attributes(place: Place, result: bytes, codec: Codec) -> dict[str, str]:
-    """The attributes of the event for an encoded result of ours, without those of its data and of its request.
+def result_attributes(
+    place: Place, model_id: str | None, asked: Mapping[str, Attribute], *, failed: bool
+) -> dict[str, Attribute]:
+    """The attributes of a result, without those of its data and the id of its request.
 
-    They are a function of the request: `time` is that of its record, so that the same request has the same result.
+    They are a function of the request, which is at `place` and has the attributes `asked`: `time` is that of its
+    record, so that the same request has the same result.
     """
-    outcome: _Outcome = _OUTCOME[codec](result)
-    attributes = {
+    attributes: dict[str, Attribute] = {
         "specversion": SPEC_VERSION,
         "id": place.event_id,
         "source": place.source,
-        "type": PREDICTION_TYPE if outcome.error is UNSET else ERROR_TYPE,
+        "type": ERROR_TYPE if failed else PREDICTION_TYPE,
     }
-    if outcome.model_id:
-        attributes["subject"] = name_of(outcome.model_id)
+    if model_id:
+        attributes["subject"] = name_of(model_id)
     if (time := rfc3339(place.timestamp)) is not None:
         attributes["time"] = time
-    return attributes
+    return attributes | extensions(asked)
+
+
+def attributes_of_result(
+    place: Place, result: bytes, codec: Codec, asked: Mapping[str, Attribute]
+) -> dict[str, Attribute]:
+    """The `result_attributes` for an encoded result of ours."""
+    outcome: _Outcome = _OUTCOME[codec](result)
+    return result_attributes(place, outcome.model_id, asked, failed=outcome.error is not UNSET)
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,8 @@ JSON_TYPE = "application/json"
 _FIELDS = Decoders(dict[str, msgspec.Raw])
 _ATTRIBUTE = Decoders(Attribute | None)
 _TEXT = Decoders(str)
+_MEMBER = re.compile(rb'[ \t\r\n]*[{,][ \t\r\n]*"(?:[^"\\]|\\.)*"[ \t\r\n]*:[ \t\r\n]*')
+"""What is before the value of a member."""
 
 
 class StructuredEvent(Struct, frozen=True):
@@ -55,7 +58,26 @@ def decode_event(value: bytes | None, limits: Limits) -> StructuredEvent:
     return StructuredEvent(attributes, None if raw == b"null" else raw, is_json=True)
 
 
-def encode_event(attributes: Mapping[str, str], data: bytes, data_type: str) -> bytes:
+def replace_data(value: bytes, data: bytes) -> bytes:
+    """An event that `decode_event` reads, with other data of the same type; every other byte stays.
+
+    `data` is JSON if that of the event is, else it becomes base64.
+    """
+    fields: dict[str, msgspec.Raw] = _FIELDS[JSON](value)
+    at = 0
+    for name, raw in fields.items():
+        # Names are unique, so that the members are in this order, and each value has these bytes.
+        member = _MEMBER.match(value, at)
+        assert member is not None
+        at = member.end() + len(raw)
+        if name in (DATA, DATA_BASE64):
+            assert value[member.end() : at] == bytes(raw)
+            encoded = data if name == DATA else b'"%b"' % binascii.b2a_base64(data, newline=False)
+            return value[: member.end()] + encoded + value[at:]
+    raise ValueError("the event has no data")
+
+
+def encode_event(attributes: Mapping[str, Attribute], data: bytes, data_type: str) -> bytes:
     """Encodes an event; `data` is JSON if its type says so, else it becomes base64."""
     fields: dict[str, Any] = {**attributes, DATA_TYPE: data_type}
     if data_type == JSON_TYPE or data_type.endswith("+json"):

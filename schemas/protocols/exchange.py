@@ -6,13 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from inferd.schemas.cloud_events import (
+    RELATED,
+    Attribute,
     Place,
     attributes_of_headers,
+    attributes_of_result,
     decode_event,
     encode_event,
     headers_of_attributes,
     is_event,
-    result_attributes,
     source_of,
 )
 from inferd.schemas.codecs import CONTENT_TYPE, JSON, MSGPACK, Codec
@@ -91,14 +93,15 @@ class Exchanges:
     def _binary(self, value: bytes | None, headers: Headers, place: Place, parsed: RequestHeaders) -> Exchange:
         inner = self._plain(value, headers, parsed)
         request = inner.request
+        asked: dict[str, Attribute] = {}
         try:
-            attributes_of_headers(parsed.attributes)
+            asked = attributes_of_headers(parsed.attributes)
         except InferenceError as error:
             request = error
 
         def answer(result: bytes) -> Answer:
             # The id of the request is a propagated header: `ce_relatedid`.
-            attributes = headers_of_attributes(result_attributes(place, result, inner.codec))
+            attributes = headers_of_attributes(attributes_of_result(place, result, inner.codec, asked))
             data = inner.answer(result)
             return Answer(data.value, (*data.headers, *attributes))
 
@@ -107,17 +110,18 @@ class Exchanges:
     def _structured(self, value: bytes | None, headers: Headers, place: Place, parsed: RequestHeaders) -> Exchange:
         inner = Exchange(None, JSON, lambda result: Answer(result, (JSON.header,)))
         error: InferenceError | None = None
-        related: dict[str, str] = {}
+        asked: dict[str, Attribute] = {}
+        related: dict[str, Attribute] = {}
         try:
             event = decode_event(value, self.limits)
-            related = {"relatedid": str(event.attributes["id"])}
+            asked, related = event.attributes, {RELATED: event.attributes["id"]}
             inner = self._data(event.data, event.attributes.get("datacontenttype"), headers, parsed, event.is_json)
         except InferenceError as caught:
             error = caught
 
         def answer(result: bytes) -> Answer:
             data = inner.answer(result)
-            attributes = result_attributes(place, result, inner.codec) | related
+            attributes = attributes_of_result(place, result, inner.codec, asked) | related
             event = encode_event(attributes, data.value, data.headers[0][1].decode())
             return Answer(event, ((CONTENT_TYPE, CLOUD_EVENT.encode()),))
 

@@ -15,12 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd.schemas.cloud_events import (
+    Attribute,
     Place,
     attributes_of_headers,
+    attributes_of_result,
     decode_event,
     encode_event,
     headers_of_attributes,
     is_event,
+    replace_data,
     result_attributes,
     rfc3339,
 )
@@ -158,15 +161,88 @@ def test_no_time_for_a_record_without_a_timestamp(timestamp_ms: int) -> None:
 def test_the_attributes_of_results(codec: Any) -> None:
     place = Place("inferd", "inferd.default.requests", 3, 17, 1_767_322_800_123)
     prediction = codec.encode({"id": "r", "model_id": "churn", "version": 2, "digest": "ab", "prediction": [1]})
-    assert result_attributes(place, prediction, codec) == {
+    assert attributes_of_result(place, prediction, codec, {}) == {
         "specversion": "1.0", "id": "inferd.default.requests-3-17", "source": "inferd",
         "type": "ai.inferd.prediction.v1", "subject": "churn", "time": "2026-01-02T03:00:00.123Z",
     }  # fmt: skip
     failure = codec.encode({"id": "r", "model_id": "churn@next", "error": {"code": "c", "message": "m"}})
-    said = result_attributes(msgspec.structs.replace(place, timestamp=-1), failure, codec)
+    said = attributes_of_result(msgspec.structs.replace(place, timestamp=-1), failure, codec, {})
     assert (said["type"], said["subject"], "time" in said) == ("ai.inferd.error.v1", "churn", False)
     unknown = codec.encode({"id": "r", "model_id": None, "error": {"code": "c", "message": "m"}})
-    assert "subject" not in result_attributes(place, unknown, codec)
+    assert "subject" not in attributes_of_result(place, unknown, codec, {})
+
+
+def test_results_have_the_extensions_of_their_request_except_those_of_its_data() -> None:
+    place = Place("inferd", "requests", 0, 1, 0)
+    kept: dict[str, Attribute] = {"traceparent": "00-ab", "sampledrate": 30, "urgent": True, "sequence": "7"}
+    of_request: dict[str, Attribute] = {
+        **REQUIRED, "subject": "order 7", "time": "2026-01-02T03:00:00Z", "dataschema": "/s", "datacontenttype": "x/y",
+        "dataref": "s3://x", "relatedid": "other",
+    }  # fmt: skip
+    own = result_attributes(place, "m", {}, failed=False)
+    assert result_attributes(place, "m", of_request | kept, failed=False) == own | kept
+    headers = dict(headers_of_attributes(result_attributes(place, "m", of_request | kept, failed=False)))
+    assert (headers["ce_sampledrate"], headers["ce_urgent"], headers["ce_subject"]) == (b"30", b"true", b"m")
+
+
+def test_extensions_that_do_not_fit_are_dropped() -> None:
+    of_request: dict[str, Attribute] = {**REQUIRED, "first": "ä" * 8_000, "second": "x" * 400, "third": "x" * 300}
+    found = result_attributes(Place("g", "t", 0, 1, 0), None, of_request, failed=True)
+    assert found.keys() & of_request.keys() == {*REQUIRED, "first", "third"}
+
+
+WHITE_SPACE = st.text(" \t\r\n", max_size=3)
+MEMBER_VALUES = texts.map(json.dumps) | st.sampled_from(["true", "12", "null", '"{\\"data\\": 1, "'])
+JSON_DATA = st.recursive(
+    texts | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(texts, inner)
+)
+
+
+def spelled(name: str, escaped: bool) -> str:
+    """A name as JSON, with an escape if there should be one."""
+    return f'"\\u{ord(name[0]):04x}{name[1:]}"' if escaped else f'"{name}"'
+
+
+@st.composite
+def structured_events(draw: st.DrawFn, name: str, data: str) -> tuple[str, str]:
+    """The text of an event before and after its data, with members in any order and any white space."""
+    more = draw(st.dictionaries(names.filter(lambda name: name not in TEXTUAL), MEMBER_VALUES, max_size=4))
+    members = list({**{key: json.dumps(value) for key, value in REQUIRED.items()}, **more}.items())
+    members.insert(draw(st.integers(0, len(members))), (name, data))
+    texts_of = []
+    for key, value in draw(st.permutations(members)):
+        space = [draw(WHITE_SPACE) for _ in range(4)]
+        texts_of.append((key, f"{space[0]}{spelled(key, draw(st.booleans()))}{space[1]}:{space[2]}", value, space[3]))
+    at = [key for key, *_ in texts_of].index(name)
+    before, after = texts_of[:at], texts_of[at + 1 :]
+    head = "".join("".join(each[1:]) + "," for each in before) + texts_of[at][1]
+    tail = texts_of[at][3] + "".join("," + "".join(each[1:]) for each in after)
+    return f"{draw(WHITE_SPACE)}{{{head}", f"{tail}}}{draw(WHITE_SPACE)}"
+
+
+TEXTUAL = ("subject", "datacontenttype", "dataschema")
+
+
+@given(st.data(), JSON_DATA.filter(lambda data: data is not None), JSON_DATA)
+def test_other_data_is_all_that_changes_in_an_event(draw: st.DataObject, data: Any, other: Any) -> None:
+    text = json.dumps(data, indent=draw.draw(st.none() | st.just(1)))
+    before, after = draw.draw(structured_events("data", text))
+    event = (before + text + after).encode()
+    read = decode_event(event, DEFAULT_LIMITS)
+    assert read.data == text.encode()
+    encoded = json.dumps(other).encode()
+    assert replace_data(event, encoded) == before.encode() + encoded + after.encode()
+
+
+@given(st.data(), st.binary(), st.binary())
+def test_other_bytes_are_all_that_changes_in_an_event(draw: st.DataObject, data: bytes, other: bytes) -> None:
+    text = json.dumps(base64.b64encode(data).decode())
+    before, after = draw.draw(structured_events("data_base64", text))
+    event = (before + text + after).encode()
+    assert decode_event(event, DEFAULT_LIMITS).data == data
+    replaced = replace_data(event, other)
+    assert replaced == before.encode() + b'"' + base64.b64encode(other) + b'"' + after.encode()
+    assert decode_event(replaced, DEFAULT_LIMITS).data == other
 
 
 def test_a_name_that_does_not_print_is_escaped_in_the_error() -> None:

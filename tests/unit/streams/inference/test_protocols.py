@@ -302,6 +302,19 @@ def test_an_error_is_an_event(scorer: Scorer, binary: bool) -> None:
     assert content(made)["error"]["code"] == "model_not_found"
 
 
+@both_modes
+def test_extensions_of_the_request_are_those_of_the_result(scorer: Scorer, binary: bool) -> None:
+    for data in (DATA, {**DATA, "model_id": "none"}):
+        record = event(
+            binary=binary, data=data, traceparent="00-ab", myextension="ä", dataref="s3://x", dataschema="/s"
+        )
+        made = read(score(scorer, [record]))
+        found = {
+            name: made.get_attributes().get(name) for name in ("traceparent", "myextension", "dataref", "dataschema")
+        }
+        assert found == {"traceparent": "00-ab", "myextension": "ä", "dataref": None, "dataschema": None}
+
+
 @pytest.mark.parametrize("change", [{"specversion": None}, {"id": None}, {"specversion": "0.3"}, {"source": ""}])
 @both_modes
 def test_an_invalid_event_is_undecodable_and_answered_by_an_event(
