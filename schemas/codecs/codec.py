@@ -19,6 +19,7 @@ Kind = Literal["array", "map", "scalar"]
 Layout = Literal["row", "rows", "named_row", "named_rows"]
 """The kinds of an encoded `input_data`."""
 Decode = Callable[[Any], Any]
+_NUMBERS = {float, int}
 
 
 def _no_stride(data: bytes) -> int:
@@ -84,6 +85,8 @@ class Codec:
     """Whether a record's first bytes look like this format: a hint in the error about a record of another one."""
     wide_integers: bool = True
     """Whether it has integers of more than 64 bits."""
+    separates_numbers: bool = False
+    """Whether an array of numbers is a byte, the numbers with separators, and a byte. An optimisation."""
     row_stride: Callable[[bytes], int] = _no_stride
     """Bytes of each row of an array, if all have the same length, else 0. An optimisation."""
 
@@ -99,6 +102,12 @@ class Codec:
     def join(self, items: Sequence[bytes]) -> bytes:
         """The encoded array of encoded items."""
         return self.array(len(items), self.separator.join(items))
+
+    def encode_each(self, values: Sequence[Any]) -> list[bytes]:
+        """The encoding of each value."""
+        if self.separates_numbers and values and set(map(type, values)) <= _NUMBERS:
+            return self.encode(values)[1:-1].split(self.separator)
+        return list(map(self.encode, values))
 
 
 class Decoders(dict[Codec, Decode]):

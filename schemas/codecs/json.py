@@ -215,4 +215,5 @@ JSON = Codec(
     check_numbers=_check_numbers,
     mentions=lambda data, key: key in data or b"\\" in data,
     resembles=lambda data: data.lstrip()[:1] == b"{",
+    separates_numbers=True,
 )

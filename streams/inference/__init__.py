@@ -1,10 +1,10 @@
 """Scoring, pure and synchronous: no asyncio, no clock, no environment. The only I/O is the disposable trial process."""
 
 from inferd.streams.inference.catalog import ModelCatalog, ServedModel, State, Version
-from inferd.streams.inference.features import FileFeature
+from inferd.streams.inference.features import FeatureSchema, FileFeature
 from inferd.streams.inference.foreign_files import foreign_folder
 from inferd.streams.inference.inputs import Inputs, Matrix, Table, concatenate, rows_as_bytes
-from inferd.streams.inference.kernels import kernels_fault, kernels_in_use, use_kernels
+from inferd.streams.inference.kernels import RecordKernel, kernels_fault, kernels_in_use, use_kernels
 from inferd.streams.inference.loading import load_model, load_runtime
 from inferd.streams.inference.manifest_features import complete_file
 from inferd.streams.inference.manifests import manifest_of, reconcile
@@ -41,6 +41,7 @@ __all__ = [
     "Arrays",
     "Ask",
     "AskRows",
+    "FeatureSchema",
     "FileFeature",
     "FormatReport",
     "Group",
@@ -58,6 +59,7 @@ __all__ = [
     "PinnedModelId",
     "PredictionCosts",
     "Record",
+    "RecordKernel",
     "Scorer",
     "ServedModel",
     "State",

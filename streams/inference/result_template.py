@@ -22,11 +22,11 @@ class ResultTemplate:
         own = [(output, HOLE) for output in outputs if output not in OUTPUTS]
         pieces = _nested(fields, own, codec) if own else codec.map_pieces(fields)
         self._head, *self._keys, self._tail = pieces
-        self._encode = codec.encode
+        self._codec = codec
 
     def render(self, request_id: str, values: Iterable[Any]) -> bytes:
         """The bytes of a result. `values` are in the order of the outputs in a result."""
-        encode = self._encode
+        encode = self._codec.encode
         parts = [self._head, encode(request_id)]
         for key, value in zip(self._keys, values, strict=True):
             parts.append(key)
@@ -36,8 +36,9 @@ class ResultTemplate:
 
     def render_column(self, ids: Sequence[str], values: Sequence[Any]) -> list[bytes]:
         """The results of requests with one output: as `render`, for a whole micro-batch."""
-        encode, head, key, tail = self._encode, self._head, self._keys[0], self._tail
-        return [head + encode(each) + key + encode(value) + tail for each, value in zip(ids, values, strict=True)]
+        encode, head, key, tail = self._codec.encode, self._head, self._keys[0], self._tail
+        encoded = self._codec.encode_each(values)
+        return [head + encode(each) + key + value + tail for each, value in zip(ids, encoded, strict=True)]
 
 
 def _nested(fields: list[tuple[str, Any]], own: list[tuple[str, Any]], codec: Codec) -> list[bytes]:

@@ -34,6 +34,8 @@ class RoutePlan:
         self.reader: Reader = record_format.reader(source.format, in_value, new_field, schemas)
         self.writer: Writer = record_format.writer(source.format, route.sink, schemas)
         self._direct = len(paths) == len(in_value) == len(names)
+        self.row_reader = self.reader.row_reader(model.features) if self._direct else None
+        """Reads the rows of usual records at once; None if the format, the paths or the features do not allow it."""
         by_name = dict(zip([name for name in names if name not in route.constants], paths, strict=True))
         self._row = [
             _constant(route.constants[name]) if name in route.constants else self._source(by_name[name], name)

@@ -32,8 +32,21 @@ from inferd.streams.inference import (
     internal_error,
 )
 from inferd.streams.inference.cache import HTTP_PARTITION, PredictionCache
-from inferd.streams.routes.formats import Described, Document, FailedRecord, Headers, Pending, Schemas, Scored, Sources
+from inferd.streams.routes.formats import (
+    Described,
+    Document,
+    FailedRecord,
+    Headers,
+    Pending,
+    RowReader,
+    Schemas,
+    Scored,
+    Sources,
+)
 from inferd.streams.routes.plan import RoutePlan
+
+_NO_DOCUMENT = Document(())
+"""Of records whose row was read at once."""
 
 
 class RouteBatch(MicroBatch):
@@ -267,11 +280,28 @@ class RouteScorer:
     def _read(self, batch: RouteBatch, model: ServedModel, indexes: list[int]) -> None:
         """Reads the records of one version, and adds their rows to its group."""
         plan = batch.plans[id(model)] = self._plan(model)
+        parts: list[tuple[list[int], Inputs]] = []
+        if plan.row_reader is not None:
+            usual, indexes, inputs = _usual(plan.row_reader, batch, indexes)
+            parts.append((usual, inputs))
+        if indexes and (documented := self._documented(batch, plan, indexes)):
+            parts.append(self._converted(batch, plan, documented))
+        found = [index for part, _ in parts for index in part]
+        if not found:
+            return
+        inputs = concatenate([inputs for _, inputs in parts])
+        if len(parts) > 1:  # results are written in the order of the records
+            order = np.argsort(found)
+            found, inputs = np.array(found)[order].tolist(), inputs[order]
+        group = batch.group(plan.model, plan.outputs, MSGPACK)
+        group.add_singles(found, [""] * len(found), inputs)
+
+    def _documented(self, batch: RouteBatch, plan: RoutePlan, indexes: list[int]) -> list[int]:
+        """Reads the documents of records; which of these could be read."""
         found = plan.reader.read([batch.records[index] for index in indexes])
         if len(indexes) == len(batch.records) and set(map(type, found)) == {Document}:
             batch.documents = cast(list[Document | None], found)
-            self._add(batch, plan, indexes)
-            return
+            return indexes
         for index, read in zip(indexes, found, strict=True):
             if isinstance(read, Document):
                 batch.documents[index] = read
@@ -279,21 +309,16 @@ class RouteScorer:
                 batch.unready[index] = read.reason
             else:
                 batch.fail(index, read, None, None)
-        readable = [index for index in indexes if batch.documents[index] is not None]
-        if readable:
-            self._add(batch, plan, readable)
+        return [index for index in indexes if batch.documents[index] is not None]
 
-    def _add(self, batch: RouteBatch, plan: RoutePlan, indexes: list[int]) -> None:
+    def _converted(self, batch: RouteBatch, plan: RoutePlan, indexes: list[int]) -> tuple[list[int], Inputs]:
+        """The rows of documents, and which records have one."""
         try:
-            inputs = self._inputs(batch, plan, indexes)
+            return indexes, self._inputs(batch, plan, indexes)
         except Exception:  # noqa: BLE001  # the record that causes it is found one by one
             found = [(index, rows) for index in indexes if (rows := self._alone(batch, plan, index)) is not None]
-            if not found:
-                return
-            indexes = [index for index, _ in found]
-            inputs = concatenate([rows for _, rows in found])
-        group = batch.group(plan.model, plan.outputs, MSGPACK)
-        group.add_singles(indexes, [""] * len(indexes), inputs)
+        inputs = concatenate([rows for _, rows in found]) if found else plan.model.features.no_inputs()
+        return [index for index, _ in found], inputs
 
     def _inputs(self, batch: RouteBatch, plan: RoutePlan, indexes: Sequence[int]) -> Inputs:
         records, documents = batch.read(indexes)
@@ -336,6 +361,19 @@ class TopicScorer:
     def reject(self, work: Work, error: ModelServingError) -> Outcome:
         """See `RouteScorer.reject`."""
         return self.scorer.reject(self.topic, work, error)
+
+
+def _usual(reader: RowReader, batch: RouteBatch, indexes: list[int]) -> tuple[list[int], list[int], Inputs]:
+    """The records that are read without documents, the others, and the rows of the former."""
+    values = [batch.records[index].value or b"" for index in indexes]
+    matrix, fits = reader.rows(values)
+    if len(matrix) == len(batch.records):
+        batch.documents = [_NO_DOCUMENT] * len(indexes)
+        return indexes, [], matrix
+    usual = list(compress(indexes, fits))
+    for index in usual:
+        batch.documents[index] = _NO_DOCUMENT
+    return usual, list(compress(indexes, ~fits)), matrix
 
 
 def _rejected(records: Sequence[Record]) -> dict[int, InferenceError]:

@@ -35,7 +35,14 @@ from inferd.streams.inference.features.rules import (
 from inferd.streams.inference.features.value_columns import UnfitValueError, ValueColumn, compile_value_column
 from inferd.streams.inference.features.vectorised import gather
 from inferd.streams.inference.inputs import Inputs, Matrix, Table, concatenate
-from inferd.streams.inference.kernels import Encoding, RowKernel, RowSchema, UnavailableError, library
+from inferd.streams.inference.kernels import (
+    Encoding,
+    RecordKernel,
+    RowKernel,
+    RowSchema,
+    UnavailableError,
+    library,
+)
 
 _NAMES_SHOWN = 5
 _SUMMED_MAX = 256
@@ -127,7 +134,30 @@ class FeatureSchema:
             return None
 
     def _matrix(self, codec: Codec, rows: Sequence[bytes], limits: Limits) -> tuple[Matrix, NDArray[np.bool_]]:
-        matrix, fits = self._read(codec, rows, limits)
+        return self._valid(*self._read(codec, rows, limits))
+
+    def record_kernel(self, paths: Sequence[Sequence[str]], rejected: str | None) -> RecordKernel | None:
+        """Reads the features from records in which they are at `paths`, names in maps, in the order of `feature_names`.
+        It does not read records with the field `rejected`.
+
+        None without compiled kernels, or if they cannot read these features or paths.
+        """
+        if self._has_values:
+            return None
+        try:
+            return RecordKernel(library(), self._row_schema((), ()), paths, rejected)
+        except (UnavailableError, ValueError):
+            return None
+
+    def of_records(
+        self, kernel: RecordKernel, codec: Codec, records: Sequence[bytes]
+    ) -> tuple[Matrix, NDArray[np.bool_]]:
+        """Like `of_values`, for the records that the kernel can read and whose values are valid: their rows; and bool
+        (records,), which records these are."""
+        return self._valid(*kernel.read(ENCODINGS[codec], records))
+
+    def _valid(self, matrix: Matrix, fits: NDArray[np.bool_]) -> tuple[Matrix, NDArray[np.bool_]]:
+        """The rows that obey the rules, which are applied; `fits`: which rows of the input are in `matrix`."""
         rejected = self._rules.apply(matrix) if len(matrix) else None
         if rejected is not None:
             matrix = np.ascontiguousarray(matrix[~rejected])
@@ -145,19 +175,15 @@ class FeatureSchema:
 
     def _row_kernel(self, order: tuple[str, ...]) -> RowKernel | None:
         places = {name: place for place, name in enumerate(self.feature_names)}
+        omissible = [column.omissible for column in self._columns]
         try:
-            return RowKernel(
-                library(),
-                RowSchema(
-                    self.feature_names,
-                    [column.omissible for column in self._columns],
-                    {place: c.codes for place, c in enumerate(self._columns) if c.dtype == "category"},
-                    [places[name] for name in order],
-                    self._unknown_is_missing,
-                ),
-            )
+            return RowKernel(library(), self._row_schema(omissible, [places[name] for name in order]))
         except UnavailableError:
             return None
+
+    def _row_schema(self, omissible: Sequence[bool], order: Sequence[int]) -> RowSchema:
+        categories = {place: c.codes for place, c in enumerate(self._columns) if c.dtype == "category"}
+        return RowSchema(self.feature_names, omissible, categories, order, self._unknown_is_missing)
 
     def no_inputs(self) -> Inputs:
         """Inputs without rows."""

@@ -12,6 +12,7 @@ from inferd.streams.inference.kernels.compiled import (
 )
 from inferd.streams.inference.kernels.envelopes import EnvelopeKernel, PlainRequests
 from inferd.streams.inference.kernels.forest import Forest, Trees, UnsupportedError, pack
+from inferd.streams.inference.kernels.records import RecordKernel
 from inferd.streams.inference.kernels.rows import Encoding, RowKernel, RowSchema
 from inferd.streams.inference.kernels.trees import Ending, Transform, TreeKernel
 
@@ -22,6 +23,7 @@ __all__ = [
     "Forest",
     "Library",
     "PlainRequests",
+    "RecordKernel",
     "RowKernel",
     "RowSchema",
     "Transform",

@@ -7,7 +7,8 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-SOURCES, LIBRARY, DIGESTS = ("envelopes.c", "kernels.c", "rows.c", "trees.c"), "_kernels.so", "_kernels.sha256"
+SOURCES = ("envelopes.c", "kernels.c", "records.c", "rows.c", "trees.c")
+LIBRARY, DIGESTS = "_kernels.so", "_kernels.sha256"
 """File names; the digests are those of the others, as sha256sum writes them."""
 NOT_BUILT = "they were not built when inferd was installed"
 SWITCHED_OFF = "they are switched off"
@@ -58,6 +59,7 @@ class Library:
             self.version: int = functions.inferd_version()
             self.index_entries = functions.inferd_index_entries
             self.read_rows = functions.inferd_read_rows
+            self.read_records = functions.inferd_read_records
             self.read_envelopes = functions.inferd_read_envelopes
         except (OSError, AttributeError) as error:
             raise UnavailableError(f"their library cannot be loaded: {error}") from None
@@ -65,10 +67,14 @@ class Library:
         self.predict.argtypes = [pointer, pointer, pointer, count, pointer, ctypes.c_int32]
         self.index_entries.argtypes = [pointer, pointer]
         self.read_rows.argtypes = [pointer, ctypes.c_int32, pointer, pointer, count, pointer, pointer]
+        self.read_records.argtypes = [
+            pointer, count, count, ctypes.c_int32, pointer, pointer, count, pointer, pointer,
+        ]  # fmt: skip
         self.read_envelopes.argtypes = [
             ctypes.c_int32, pointer, pointer, count, count, pointer, count, pointer, pointer,
         ]  # fmt: skip
         self.index_entries.restype, self.read_rows.restype, self.read_envelopes.restype = None, count, count
+        self.read_records.restype = count
 
 
 @cache

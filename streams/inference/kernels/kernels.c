@@ -9,4 +9,5 @@
 
 #include "trees.c"
 #include "rows.c"
+#include "records.c"
 #include "envelopes.c"

@@ -55,19 +55,11 @@ class RowKernel:
         refers_to = (*schema.order, *schema.categories)
         if len(schema.omissible) != len(features) or not all(each in features for each in refers_to):
             raise ValueError("the features of the schema disagree")
-        entries = _entries(schema)
-        self.text_bytes_max = max((len(each.content or b"") for each in entries if each.kind == _TEXT), default=0)
-        """Bytes of the longest text that is read; a row with a longer one is not."""
+        names = [Entry(_NAMES, _NAME, plain_text(name), float(place)) for place, name in enumerate(schema.names)]
         self._features, self._read = len(features), library.read_rows
-        table, content = _table(entries)
-        slots = np.full(1 << (2 * len(entries)).bit_length(), -1, np.int32)
-        by_category = np.array([feature in schema.categories for feature in features], np.uint8)
-        order, omissible = np.array(schema.order, np.int32), np.array(schema.omissible, np.uint8)
-        self._arrays = (order, omissible, by_category, table, slots, content, _powers())
-        counts = (len(features), len(order), len(table), len(slots), self.text_bytes_max, schema.unknown_is_missing)
-        self._structure = _Schema(*map(int, counts), *(array.ctypes.data for array in self._arrays))
-        self._schema_at = ctypes.addressof(self._structure)
-        library.index_entries(self._schema_at, slots.ctypes.data)
+        self._schema = CompiledSchema(library, schema, names)
+        self.text_bytes_max = self._schema.text_bytes_max
+        """Bytes of the longest text that is read; a row with a longer one is not."""
 
     def read(self, encoding: Encoding, rows: Sequence[bytes]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """The rows that the kernel can read, float64 (readable rows, features), C-contiguous; and which these are, bool
@@ -90,39 +82,58 @@ class RowKernel:
         """Like `read`, for concatenated rows in bytes or at an address, given the end of each; returns the number of
         rows read."""
         places = (ends.ctypes.data, len(ends), matrix.ctypes.data, fits.ctypes.data)
-        read: int = self._read(self._schema_at, ENCODINGS.index(encoding), content, *places)
+        read: int = self._read(self._schema.at, ENCODINGS.index(encoding), content, *places)
         if read < 0:
             raise MemoryError(f"names of {self._features} features")
         return read
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class Entry:
     """A text or number in the hash table, and its meaning."""
 
     owner: int
-    """`_NAMES`, or the feature whose category it is."""
+    """A negative number for names, or the feature whose category it is."""
     kind: int
     content: bytes | None
     """None if it is never found."""
     code: float
 
     def columns(self, at: int) -> tuple[int, int, int, float]:
-        owner = self.owner if self.owner == _NAMES else _KINDS * self.owner + self.kind
+        owner = self.owner if self.owner < 0 else _KINDS * self.owner + self.kind
         return at, -1 if self.content is None else len(self.content), owner, self.code
 
 
-def _entries(schema: RowSchema) -> list[_Entry]:
-    """The entries of the schema: first the feature names, in order."""
-    names = [_Entry(_NAMES, _NAME, _plain_text(name), float(place)) for place, name in enumerate(schema.names)]
-    return names + [
-        _Entry(feature, *_key(category), code)
+class CompiledSchema:
+    """A schema in the layout of rows.c, with the memory that it refers to."""
+
+    def __init__(self, library: Library, schema: RowSchema, names: Sequence[Entry]) -> None:
+        """`names`: the first entries; those of the categories follow."""
+        entries = [*names, *_category_entries(schema)]
+        self.text_bytes_max = max((len(each.content or b"") for each in entries if each.kind == _TEXT), default=0)
+        """Bytes of the longest category."""
+        features = range(len(schema.names))
+        table, content = _table(entries)
+        slots = np.full(1 << (2 * len(entries)).bit_length(), -1, np.int32)
+        by_category = np.array([feature in schema.categories for feature in features], np.uint8)
+        order, omissible = np.array(schema.order, np.int32), np.array(schema.omissible, np.uint8)
+        self._arrays = (order, omissible, by_category, table, slots, content, _powers())
+        counts = (len(features), len(order), len(table), len(slots), self.text_bytes_max, schema.unknown_is_missing)
+        self._structure = _Schema(*map(int, counts), *(array.ctypes.data for array in self._arrays))
+        self.at = ctypes.addressof(self._structure)
+        """The address of the structure."""
+        library.index_entries(self.at, slots.ctypes.data)
+
+
+def _category_entries(schema: RowSchema) -> list[Entry]:
+    return [
+        Entry(feature, *_key(category), code)
         for feature, codes in schema.categories.items()
         for category, code in codes.items()
     ]
 
 
-def _table(entries: Sequence[_Entry]) -> tuple[NDArray[np.void], NDArray[np.uint8]]:
+def _table(entries: Sequence[Entry]) -> tuple[NDArray[np.void], NDArray[np.uint8]]:
     """The entries in the layout of rows.c, and the bytes that they refer to."""
     starts = accumulate((len(entry.content or b"") for entry in entries), initial=0)
     table = np.array([entry.columns(at) for entry, at in zip(entries, starts, strict=False)], _ENTRY)
@@ -132,12 +143,12 @@ def _table(entries: Sequence[_Entry]) -> tuple[NDArray[np.void], NDArray[np.uint
 def _key(category: Any) -> tuple[int, bytes | None]:
     """The kind and bytes of a category; None instead of bytes if a request cannot contain it."""
     if isinstance(category, str):
-        return _TEXT, _plain_text(category)
+        return _TEXT, plain_text(category)
     kind = _BOOLEAN if isinstance(category, bool) else _NUMBER
     return kind, np.float64(category + 0.0).tobytes() if abs(category) <= _INTEGER_MAX else None
 
 
-def _plain_text(text: str) -> bytes | None:
+def plain_text(text: str) -> bytes | None:
     """The bytes of a text, equal in both encodings; None if JSON needs escapes, which the kernel does not read."""
     if any(character < " " or character in '"\\' for character in text):
         return None

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from inferd.schemas.cloud_events import Place
 from inferd.schemas.errors import InferenceError, ModelServingError
 from inferd.schemas.requests import Output
 from inferd.schemas.routes import Format, Path, Route, Sink
+from inferd.streams.inference import FeatureSchema, Matrix
 from inferd.streams.routes.formats.registered_schema import RegisteredSchema
 
 Headers = Sequence[tuple[str, bytes | None]]
@@ -107,11 +110,29 @@ class Schemas(Protocol):
         """The id of a schema under a subject, which is registered if it is not there."""
 
 
+class RowReader(Protocol):
+    """Reads rows of a model directly, without a document for each record."""
+
+    def rows(self, values: Sequence[bytes]) -> tuple[Matrix, NDArray[np.bool_]]:
+        """The rows of the records with these values that can be read so, float64 (readable records, features); and
+        bool (records,), which these are. The others, and all errors, are left to the `Reader`."""
+
+
 class Reader(Protocol):
     """Reads the values at some paths. It never raises because of a record."""
 
+    def row_reader(self, features: FeatureSchema) -> RowReader | None:
+        """A reader of rows, if the paths are those of the features in their order; None if there is none for them."""
+
     def read(self, records: Sequence[SourceRecord]) -> Sequence[Document | InferenceError | Pending]:
         """One result for each record. No record is a tombstone."""
+
+
+class ByDocument:
+    """The base of readers without a `RowReader`."""
+
+    def row_reader(self, _features: FeatureSchema) -> RowReader | None:
+        return None
 
 
 class Writer(Protocol):

@@ -39,17 +39,20 @@ class JsonEnricher:
         self._field = JSON.encode(field) + b":"
 
     def predictions(self, sources: Sources, scored: Scored) -> Sequence[Written]:
-        opened = [
-            # Nearly all objects end with a brace after a value.
-            value[:-1] + b"," if value[-1] == _CLOSING and value[-2] not in _EMPTY else _opened(value)
-            for value in sources.values()
-        ]
         if (pieces := result_pieces(scored, JSON)) is None:
-            encoded = map(JSON.encode, prediction_fields(scored))
-            return [begin + self._field + fields + b"}" for begin, fields in zip(opened, encoded, strict=True)]
-        head, tail = self._field + pieces[0], pieces[1] + b"}"
-        encode = JSON.encode
-        return [begin + head + encode(value) + tail for begin, value in zip(opened, scored.columns[0], strict=True)]
+            fields = list(map(JSON.encode, prediction_fields(scored)))
+            head, tail = self._field, b"}"
+        else:
+            fields = JSON.encode_each(scored.columns[0])
+            head, tail = self._field + pieces[0], pieces[1] + b"}"
+        following, join = b"," + head, b"".join
+        return [
+            # Nearly all objects end with a brace after a value.
+            join((value[:-1], following, each, tail))
+            if value[-1] == _CLOSING and value[-2] not in _EMPTY
+            else join((_opened(value), head, each, tail))
+            for value, each in zip(sources.values(), fields, strict=True)
+        ]
 
     def failure(self, source: Sources, failed: FailedRecord) -> Written:
         return _opened(source.values()[0]) + self._field + JSON.encode(failure_fields(failed)) + b"}"

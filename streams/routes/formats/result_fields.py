@@ -32,8 +32,7 @@ def encoded_results(scored: Scored, codec: Codec) -> list[bytes]:
     if (pieces := result_pieces(scored, codec)) is None:
         return list(map(codec.encode, prediction_fields(scored)))
     head, tail = pieces
-    encode = codec.encode
-    return [head + encode(value) + tail for value in scored.columns[0]]
+    return [head + value + tail for value in codec.encode_each(scored.columns[0])]
 
 
 def result_pieces(scored: Scored, codec: Codec) -> tuple[bytes, bytes] | None:

@@ -13,11 +13,14 @@ from operator import attrgetter
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from inferd.schemas.codecs import DECODE_ERRORS, NESTING_MAX, Codec, decode_error
 from inferd.schemas.errors import InferenceError, MalformedError, SchemaMismatchError
 from inferd.schemas.routes import Path
-from inferd.streams.routes.formats.format import Document, Pending, SourceRecord, Value
+from inferd.streams.inference import FeatureSchema, Matrix, RecordKernel
+from inferd.streams.routes.formats.format import Document, Pending, RowReader, SourceRecord, Value
 
 _UNTYPED_NAME = re.compile(r'[\x00-\x1f"\\]')
 """Characters that names of typed fields cannot have."""
@@ -34,6 +37,13 @@ class TreeReader:
         self._new_field = new_field
         self._decode_any = codec.decoder(Any)
         self._typed = _typed_reader(codec, paths, new_field)
+
+    def row_reader(self, features: FeatureSchema) -> RowReader | None:
+        names = [[step for step in path.steps if isinstance(step, str)] for path in self._paths]
+        if any(len(steps) != len(path.steps) for steps, path in zip(names, self._paths, strict=True)):
+            return None
+        kernel = features.record_kernel(names, self._new_field)
+        return None if kernel is None else TreeRowReader(features, kernel, self._codec)
 
     def read(self, records: Sequence[SourceRecord]) -> Sequence[Document | InferenceError | Pending]:
         if self._typed is None:
@@ -75,6 +85,16 @@ class TreeReader:
         return SchemaMismatchError(
             f"record: it has the field {self._new_field!r} already; the route adds a field of this name"
         )
+
+
+class TreeRowReader:
+    """Reads rows with the compiled kernel."""
+
+    def __init__(self, features: FeatureSchema, kernel: RecordKernel, codec: Codec) -> None:
+        self._features, self._kernel, self._codec = features, kernel, codec
+
+    def rows(self, values: Sequence[bytes]) -> tuple[Matrix, NDArray[np.bool_]]:
+        return self._features.of_records(self._kernel, self._codec, values)
 
 
 def value_at(tree: Mapping[Any, Any], path: Path) -> Value:

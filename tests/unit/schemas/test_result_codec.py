@@ -5,6 +5,8 @@ from typing import Any
 
 import msgpack
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from inferd.schemas.codec import decode_result, encode_result
 from inferd.schemas.codecs import JSON, MSGPACK, Codec
@@ -123,3 +125,11 @@ def test_the_limit_of_results() -> None:
     value = dump({**PREDICTION, "prediction": [1.5] * 100}, MSGPACK)
     assert rejection(value, MSGPACK, Limits(result_bytes_max=len(value) - 1)).code == "too_large"
     decode_result(value, MSGPACK, Limits(result_bytes_max=len(value)))
+
+
+VALUES = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**63) | st.booleans() | st.text()
+
+
+@given(st.lists(VALUES) | st.lists(st.floats(allow_nan=False, allow_infinity=False)), st.sampled_from(CODECS))
+def test_values_that_are_encoded_together_have_the_same_bytes(values: list[Any], codec: Codec) -> None:
+    assert codec.encode_each(values) == [codec.encode(value) for value in values]

@@ -22,6 +22,7 @@ from inferd.streams.routes.formats.avro.paths import Constant, Found, Place, fin
 from inferd.streams.routes.formats.avro.result_schema import full_name, result_schema, widened
 from inferd.streams.routes.formats.avro.schema import AvroSchema, Record, parse_avro
 from inferd.streams.routes.formats.format import (
+    ByDocument,
     Document,
     Pending,
     Reader,
@@ -105,7 +106,7 @@ def _plan(
     return _Plan(schema, decoder, None if len(slots) == len(found) else slots, constants)
 
 
-class RegistryReader:
+class RegistryReader(ByDocument):
     """Reads records with the header of a schema registry."""
 
     def __init__(self, schemas: Schemas, paths: Sequence[Path], reader: Record | None, new_field: str | None) -> None:
@@ -130,7 +131,7 @@ class RegistryReader:
         return plan if isinstance(plan, InferenceError) else plan.read(value, HEADER_BYTES)
 
 
-class GivenReader:
+class GivenReader(ByDocument):
     """Reads records of one schema, without a header."""
 
     def __init__(self, schema: RegisteredSchema, paths: Sequence[Path], new_field: str | None) -> None:

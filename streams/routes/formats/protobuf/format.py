@@ -15,6 +15,7 @@ from inferd.schemas.errors import InferenceError, InvalidValueError, MalformedEr
 from inferd.schemas.requests import Output
 from inferd.schemas.routes import Format, Path, Route, Sink
 from inferd.streams.routes.formats.format import (
+    ByDocument,
     Document,
     Pending,
     Reader,
@@ -123,7 +124,7 @@ class _Plan:
         return Document([get(message) for get in self.getters], self.writers)
 
 
-class GivenReader:
+class GivenReader(ByDocument):
     """Reads records of one schema, without a header."""
 
     def __init__(self, plan: _Plan) -> None:
@@ -133,7 +134,7 @@ class GivenReader:
         return [self._plan.read(record.value or b"") for record in records]
 
 
-class RegistryReader:
+class RegistryReader(ByDocument):
     """Reads records with the header of a schema registry and the indexes of their message."""
 
     def __init__(

@@ -193,3 +193,26 @@ def test_predictions_and_errors_are_those_of_requests(rows: list[dict[str, Any]]
     for number, value in enumerate(routed.values):
         if number not in routed.failures:
             assert decode(value)["prediction"] == msgpack.unpackb(asked.values[number])["prediction"]
+
+
+def test_usual_and_unusual_records_are_answered_in_their_order() -> None:
+    """Those that a kernel reads, those that it leaves to the typed decoder, invalid ones, and those of two versions."""
+    texts = ['{"a":%d,"b":1}', '{"\\u0061":%d,"b":1}', '{"a":%d,"b":1,"a":%d}', "{", '{"a":%d,"b":"text"}']
+    chosen = [texts[n % 7 % 5] for n in range(60)]
+    records = [Record((text % ((n,) * text.count("%"))).encode(), key=b"%d" % n) for n, text in enumerate(chosen)]
+    models = catalog(1, 2)
+    models.put_alias("sum", "champion", Alias(split=[SplitShare(1, 1), SplitShare(2, 1)]))
+    for model in ("sum:1", "sum"):
+        outcome = score(scorer(models, model=model), *records)
+        for n, (text, value) in enumerate(zip(chosen, outcome.values, strict=True)):
+            if text in texts[3:]:
+                assert outcome.failures[n].code == ("malformed" if text == "{" else "invalid_value")
+            else:
+                assert value.startswith(records[n].value[:-1])  # type: ignore[index]
+                assert field_of(value)["prediction"] == n + 1
+
+
+def test_the_added_field_is_seen_by_every_reader() -> None:
+    records = [record({"a": 1, "b": 2, "score": None}), record(b'{"a":1,"b":2,"\\u0073core":1}'), record({"score": 1})]
+    outcome = score(scorer(), *records)
+    assert [error.code for error in outcome.failures.values()] == ["schema_mismatch"] * 3

@@ -14,7 +14,7 @@ from inferd.streams.inference import kernels_fault, kernels_in_use, use_kernels
 from inferd.streams.inference.kernels import UnavailableError, library_in
 
 FOLDER = Path(package.__file__).parent
-SOURCES = ("envelopes.c", "kernels.c", "rows.c", "trees.c")
+SOURCES = ("envelopes.c", "kernels.c", "records.c", "rows.c", "trees.c")
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +81,7 @@ def test_a_library_without_the_kernels_is_not_used(tmp_path: Path) -> None:
 def test_damaged_kernels_are_not_used(tmp_path: Path, damage: str, fault: str) -> None:
     folder = copy_of(tmp_path)
     content = (folder / damage).read_bytes()
-    (folder / damage).write_bytes(content[: len(content) // 2])
+    (folder / damage).write_bytes(content[:100])
     assert fault_of(folder).startswith(fault)
 
 

@@ -1,0 +1,89 @@
+"""Reads rows from records of any shape with the compiled kernel: the values at paths, in JSON or MessagePack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd.streams.inference.kernels.compiled import Library
+from inferd.streams.inference.kernels.rows import ENCODINGS, CompiledSchema, Encoding, Entry, RowSchema, plain_text
+
+_NAME = 3
+_ROOT = 0
+_STEPS_MAX = 64
+
+
+class RecordKernel:
+    """The compiled paths of the features of one model. Thread-safe: calls only read it."""
+
+    def __init__(
+        self, library: Library, schema: RowSchema, paths: Sequence[Sequence[str]], rejected: str | None
+    ) -> None:
+        """`paths`: the names on the way to each feature of the schema. A record with the field `rejected` is not read.
+
+        `ValueError` if the paths are not those of a tree, or have names that JSON escapes.
+        """
+        if len(paths) != len(schema.names) or any(feature not in range(len(paths)) for feature in schema.categories):
+            raise ValueError("the features of the schema disagree")
+        names = _names(paths, rejected)
+        self._features, self._names = len(paths), len(names)
+        self._nodes = len({name.owner for name in names})
+        self._schema, self._read = CompiledSchema(library, schema, names), library.read_records
+
+    def read(self, encoding: Encoding, records: Sequence[bytes]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """The rows of records that the kernel can read, float64 (readable records, features), C-contiguous, NaN where a
+        value is missing; and which these are, bool (records,).
+
+        `MemoryError` if there is no memory for the names of a record.
+        """
+        ends = np.cumsum(np.fromiter(map(len, records), np.int64, len(records)))
+        matrix, fits = np.empty((len(records), self._features)), np.empty(len(records), np.bool_)
+        return matrix[: self.read_into(matrix, fits, encoding, b"".join(records), ends)], fits
+
+    def read_into(
+        self,
+        matrix: NDArray[np.float64],
+        fits: NDArray[np.bool_],
+        encoding: Encoding,
+        content: bytes | int,
+        ends: NDArray[np.int64],
+    ) -> int:
+        """Like `read`, for concatenated records in bytes or at an address, given the end of each; returns the number of
+        records read."""
+        read: int = self._read(
+            self._schema.at, self._names, self._nodes, ENCODINGS.index(encoding), content, ends.ctypes.data, len(ends),
+            matrix.ctypes.data, fits.ctypes.data,
+        )  # fmt: skip
+        if read < 0:
+            raise MemoryError(f"names of {self._features} features")
+        return read
+
+
+def _names(paths: Sequence[Sequence[str]], rejected: str | None) -> list[Entry]:
+    """The names of the tree of paths, as records.c wants them; `ValueError` if there is none."""
+    numbers = count(_ROOT + 1)
+    nodes: dict[tuple[str, ...], int] = {(): _ROOT}
+    targets: dict[tuple[str, ...], float] = {}
+    for feature, path in enumerate(paths):
+        steps = tuple(path)
+        if not 0 < len(steps) <= _STEPS_MAX or steps in targets or steps in nodes:
+            raise ValueError("two features have the same path, or one is on the path of the other")
+        for length in range(1, len(steps)):
+            node = steps[:length]
+            if node not in nodes:
+                if node in targets:
+                    raise ValueError("a feature is on the path of another one")
+                nodes[node] = next(numbers)
+                targets[node] = -nodes[node]
+        targets[steps] = feature
+    if rejected is not None:
+        if (rejected,) in targets:
+            raise ValueError("the rejected field is on the path of a feature")
+        targets[rejected,] = len(paths)
+    names = [Entry(-1 - nodes[steps[:-1]], _NAME, plain_text(steps[-1]), code) for steps, code in targets.items()]
+    if any(name.content is None for name in names):
+        raise ValueError("a name has characters that JSON escapes")
+    return names
