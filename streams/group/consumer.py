@@ -180,7 +180,8 @@ class LaneConsumer(driver.Consumer):
         """
         conductor: Any = self.app.topics
         kept = {topic for topic in conductor._topics if not remove or not {*topic.topics} <= {*remove}}  # noqa: SLF001
-        added = {self.app.topic(n, key_serializer="raw", value_serializer="raw", acks=False) for n in add}
+        new = {*add} - {name for topic in kept for name in topic.topics}
+        added = {self.app.topic(n, key_serializer="raw", value_serializer="raw", acks=False) for n in new}
         conductor._topics = kept | added  # noqa: SLF001
         topics = frozenset(await conductor._update_indices())  # noqa: SLF001
         subscription: Any = self.aiokafka._subscription  # noqa: SLF001

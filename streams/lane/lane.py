@@ -95,14 +95,19 @@ class Lane:
         await asyncio.wait([self._context.tasks.start(task) for task in running], return_when=asyncio.FIRST_COMPLETED)
 
     def add(self, processors: Collection[Processor]) -> None:
-        """Adds topics of routes, whose partitions a later rebalance assigns."""
-        self._processors |= {processor.topic: processor for processor in processors}
+        """Adds topics of routes, whose partitions a later rebalance assigns. Those that are there already are left."""
+        for processor in processors:
+            present = self._processors.get(processor.topic, processor)
+            assert present is processor, f"{processor.topic} has a processor: remove it first"
+        new = [processor for processor in processors if processor.topic not in self._processors]
+        self._processors |= {processor.topic: processor for processor in new}
         self._context.update()
         self._takeover.update()
-        self._add_workers(processors)
+        self._add_workers(new)
 
     async def remove(self, topics: Collection[str]) -> None:
-        """Removes topics of routes whose partitions are not assigned any more."""
+        """Removes topics of routes whose partitions are not assigned any more. Unknown topics are ignored."""
+        topics = self.topics.intersection(topics)
         await self._publisher.guarantee.discard(
             [TopicPartition(topic, 0) for topic in topics if self._is_last(topic, topics)]
         )

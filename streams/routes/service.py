@@ -166,8 +166,8 @@ class RouteService:
 
     async def _step(self, group: Group, lane: Lane, changed: Callable[[], None]) -> None:
         if self._leaving and not {tp.topic for tp in lane.assigned} & self._leaving:
-            leaving, self._leaving = self._leaving, set()
-            await lane.remove(leaving & lane.topics)
+            await lane.remove(self._leaving)
+            self._leaving = set()
             changed()
         before = {topic for running in self.running.values() for topic in running.processors}
         self._follow(await self._wanted())
@@ -181,7 +181,8 @@ class RouteService:
             await group.change_topics(added, removed)
 
     def _follow(self, wanted: Mapping[RouteKey, tuple[Route, Collection[str]]]) -> None:
-        """Makes and drops processors."""
+        """Makes and drops processors. A topic that another route has read is left first: the lane has its processor."""
+        taken = self._leaving | {topic for running in self.running.values() for topic in running.processors}
         for key in self.running.keys() - wanted.keys():
             del self.running[key]
         for key, (route, topics) in wanted.items():
@@ -195,7 +196,7 @@ class RouteService:
             for topic in running.processors.keys() - set(topics):
                 del running.processors[topic]
             for topic in topics:
-                if topic not in running.processors and topic not in self._leaving:
+                if topic not in running.processors and topic not in taken:
                     scorer = scorer or self._parts.scorer(tenant, route)
                     names = TenantTopics(self._settings.namespace, tenant)
                     running.processors[topic] = self._parts.processor(names, topic, scorer)

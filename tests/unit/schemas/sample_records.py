@@ -13,6 +13,7 @@ from inferd.schemas.models.model import (
     SplitShare,
 )
 from inferd.schemas.requests.result import Failure, Prediction, Result
+from inferd.schemas.routes import Format, Route, Sink, Source
 
 SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
@@ -63,3 +64,23 @@ DEAD_LETTER = DeadLetter(
         ("inferd-error-code", b"too_deep"),
     ),
 )
+ROUTES = {
+    "every_field": Route(
+        name="orders",
+        source=Source(
+            ["orders.v1", "orders.v2"],
+            Format("protobuf", schema='syntax = "proto3"; message Order { double amount = 1; }', registry=True,
+                   message="Order"),
+            start={"orders.v1": [0, 2**40], "orders.v2": [7]},
+            tombstones="forward",
+        ),
+        model="fraud@champion",
+        sink=Sink("orders.scored", "result", "fraud", {"id": "order.id", "when": "$timestamp"}, "topic-record"),
+        features={"amount": "order.amount", "é": 'order.items[0]["unit.price"]', "source": "$headers.source"},
+        constants={"country": "CH", "rate": 0.1, "count": 3, "new": True, "none": None},
+        outputs=["prediction", "raw"],
+        on_error="sink",
+        created_at="2026-01-02T03:04:05.678+00:00",
+    ),
+    "least": Route("r", Source(["in"], Format("json")), "m", Sink("out")),
+}  # fmt: skip

@@ -29,7 +29,8 @@ from inferd.schemas.requests.request import (
     TensorRows,
 )
 from inferd.schemas.requests.result import Prediction
-from tests.unit.schemas.sample_records import ALIAS, DEAD_LETTER, MANIFEST, RESULTS, SHA256
+from inferd.schemas.routes import decode_route, encode_route
+from tests.unit.schemas.sample_records import ALIAS, DEAD_LETTER, MANIFEST, RESULTS, ROUTES, SHA256
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "wire"
 CODECS: tuple[Codec, ...] = (MSGPACK, JSON)
@@ -104,6 +105,13 @@ def test_manifests(name: str, codec: Codec) -> None:
 def test_aliases(name: str, codec: Codec) -> None:
     assert encode_alias(ALIASES[name], codec) == golden("aliases", name, codec)
     assert decode_alias(golden("aliases", name, codec), codec=codec) == ALIASES[name]
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=str)
+@pytest.mark.parametrize("name", ROUTES)
+def test_routes(name: str, codec: Codec) -> None:
+    assert encode_route(ROUTES[name], codec) == golden("routes", name, codec)
+    assert decode_route(golden("routes", name, codec), codec=codec) == ROUTES[name]
 
 
 def test_dead_letters() -> None:

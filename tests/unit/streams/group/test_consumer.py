@@ -287,6 +287,81 @@ async def test_a_crash_of_the_consumer_is_the_apps(transport: Transport) -> None
     assert str(transport.thread.crash_reason) == "a bug"
 
 
+# The subscription
+
+
+class FakeGroupMember:
+    """The parts of aiokafka's consumer that a change of the subscription touches."""
+
+    def __init__(self) -> None:
+        self.assignment = {kafka_tp(LANE_TP)}
+        self.subscription = SimpleNamespace(_topics=frozenset({LANE_TOPIC}), assignment=self.assignment)
+        self.asked: list[frozenset[str]] = []
+        self.rejoins = self.metadata_updates = 0
+        self.answers = True
+
+    @property
+    def consumer(self) -> Any:
+        return SimpleNamespace(_subscription=self, _client=self, _coordinator=self)
+
+    async def set_topics(self, topics: frozenset[str]) -> None:
+        self.asked.append(topics)
+        if not self.answers:
+            await asyncio.Event().wait()
+
+    def check_errors(self) -> None: ...
+
+    def force_metadata_update(self) -> None:
+        self.metadata_updates += 1
+
+    def request_rejoin(self) -> None:
+        self.rejoins += 1
+
+
+@pytest.fixture
+async def member(transport: Transport) -> FakeGroupMember:
+    made = FakeGroupMember()
+    transport.thread._consumer = made.consumer
+    app = transport.app
+    app.topics.add(app.topic(LANE_TOPIC, key_serializer="raw", value_serializer="raw", acks=False))
+    return made
+
+
+async def test_a_changed_subscription_rejoins_once_and_keeps_the_assignment(
+    transport: Transport, member: FakeGroupMember
+) -> None:
+    await transport.consumer.change_topics({OTHER_TOPIC}, ())
+    assert member.subscription._topics == {LANE_TOPIC, OTHER_TOPIC}
+    assert member.asked == [{LANE_TOPIC, OTHER_TOPIC}]
+    assert member.subscription.assignment is member.assignment
+    assert member.rejoins == 1
+    await transport.consumer.change_topics((), {OTHER_TOPIC})
+    assert member.subscription._topics == {LANE_TOPIC}
+    await transport.consumer.change_topics({OTHER_TOPIC}, {LANE_TOPIC})
+    assert member.subscription._topics == {OTHER_TOPIC}, "one leaves and one comes"
+
+
+async def test_a_change_of_the_subscription_may_be_repeated(transport: Transport, member: FakeGroupMember) -> None:
+    conductor: Any = transport.app.topics
+    for _ in range(3):
+        await transport.consumer.change_topics({OTHER_TOPIC}, ())
+    assert member.subscription._topics == {LANE_TOPIC, OTHER_TOPIC}
+    assert len(conductor._topics) == 2
+    for _ in range(3):
+        await transport.consumer.change_topics((), {OTHER_TOPIC, "never there"})
+    assert member.subscription._topics == {LANE_TOPIC}
+
+
+async def test_the_subscription_changes_also_if_metadata_does_not_come(
+    transport: Transport, member: FakeGroupMember, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch_module, "METADATA_TIMEOUT_S", 0.001)
+    member.answers = False
+    await transport.consumer.change_topics({OTHER_TOPIC}, ())
+    assert member.subscription._topics == {LANE_TOPIC, OTHER_TOPIC}
+    assert member.rejoins == 1
+
+
 # Fetched batches
 
 
