@@ -1,8 +1,8 @@
 """The CPU cost of a route, beside loops and frameworks that do the same with the same libraries.
 
-`python -m bench.routes`: JSON objects with 30 features in an inner object are scored into another topic, as they are
-plus a field. Each peer drains the same backlog; the measure is the CPU time of its process for a record, which other
-processes of the machine disturb less than its speed.
+`python -m bench.routes`: records with 30 features in an inner record, in JSON and in Avro, are scored into another
+topic, as they are plus a field. Each peer drains the same backlog; the measure is the CPU time of its process for a
+record, which other processes of the machine disturb less than its speed.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ from bench.layouts import FEATURES, MODEL_ID
 from bench.machine import CpuLedger
 from bench.peers.catalog import PEERS, Peer, command_of
 from bench.peers.inferd_worker import CLI, environment, running_worker
-from bench.peers.routed import FIELD, FIELD_NAMES
-from bench.peers.task import PeerTask
+from bench.peers.routed import AVRO_SCHEMA, FIELD, FIELD_NAMES, encoder, reader
+from bench.peers.task import PeerTask, RecordFormat
 from bench.processes import PeerProcess, running
 from bench.requests import PARTITIONS
 
 TENANT = "routes"
 NAMES = ("librdkafka", "bytewax", "quix", "inferd-eos", "inferd")
+FORMATS: tuple[RecordFormat, ...] = ("json", "avro")
 POLL_S = 0.05
 DRAIN_TIMEOUT_S = 300.0
 
@@ -47,55 +48,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.routes", description=__doc__)
     parser.add_argument("--records", type=int, default=200_000)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--format", action="append", choices=FORMATS, help="only this one; may be repeated")
     parser.add_argument("--broker", metavar="HOST:PORT", help="a running Kafka; default: an embedded one")
     options = parser.parse_args(arguments)
     console, ledger = Console(), CpuLedger()
     peers = [peer for peer in PEERS if peer.name in NAMES and peer.installed]
     try:
         with open_lab(options.broker) as lab:
-            figures = _measure(lab, peers, options.records, options.repeats, console)
+            for record_format in options.format or FORMATS:
+                _show(console, record_format, _measure(lab, peers, record_format, options, console))
     except BenchError as error:
         console.print(f"bench: {error.message}", markup=False)
         return 1
-    _show(console, figures)
     console.print(f"load of other processes: {ledger.verdict()}")
     return 0
 
 
-def _measure(lab: Lab, peers: Sequence[Peer], count: int, repeats: int, console: Console) -> dict[str, list[float]]:
+def _measure(
+    lab: Lab, peers: Sequence[Peer], record_format: RecordFormat, options: argparse.Namespace, console: Console
+) -> dict[str, list[float]]:
     """Microseconds of CPU for a record, by the title of a peer and repeat."""
+    count, repeats = options.records, options.repeats
     lab.prepare_tenant(TENANT, with_inferd=True)
     rows = np.random.default_rng(5).normal(size=(count, FEATURES))
-    source = f"{lab.namespace}-x.orders"
-    _append(lab, source, rows)
+    source = f"{lab.namespace}-x.orders-{record_format}"
+    _append(lab, source, record_format, rows)
     expected = lab.model.predict(rows)
     figures: dict[str, list[float]] = {peer.title: [] for peer in peers}
     for repeat in range(repeats):
         for peer in peers:
-            task = _task(lab, source, f"{peer.name}-{repeat}")
+            task = _task(lab, source, f"{peer.name}-{record_format}-{repeat}", record_format)
             used_s = _drain(lab, peer, task, count)
-            _verify(lab, task, expected)
+            _verify(lab, task, record_format, expected)
             figures[peer.title].append(used_s / count * 1e6)
-            console.print(f"  {repeat + 1}/{repeats} {peer.title}: {figures[peer.title][-1]:.2f} µs CPU per record")
+            last = f"{figures[peer.title][-1]:.2f} µs CPU per record"
+            console.print(f"  {record_format} {repeat + 1}/{repeats} {peer.title}: {last}")
     return figures
 
 
-def _task(lab: Lab, source: str, group: str) -> PeerTask:
+def _task(lab: Lab, source: str, group: str, record_format: RecordFormat) -> PeerTask:
     """The task of a peer, with a sink of its own."""
     task = lab.task(TENANT, group)
     sink = f"{lab.namespace}-x.{group}"
     lab.cluster.ensure_topics(source, sink)
-    return msgspec.structs.replace(task, source=source, sink=sink, routed=True)
+    return msgspec.structs.replace(task, source=source, sink=sink, record_format=record_format)
 
 
-def _append(lab: Lab, source: str, rows: NDArray[np.float64]) -> None:
+def _append(lab: Lab, source: str, record_format: RecordFormat, rows: NDArray[np.float64]) -> None:
     lab.cluster.ensure_topics(source, f"{source}-unused")
     producer = Producer({"bootstrap.servers": lab.cluster.bootstrap_servers, "linger.ms": 20})
+    encode = encoder(record_format)
     for number, row in enumerate(rows.tolist()):
         value = {"id": number, "note": "an order", "order": dict(zip(FIELD_NAMES, row, strict=True)), "paid": True}
         while True:
             try:
-                producer.produce(source, msgspec.json.encode(value), b"%d" % number, partition=number % PARTITIONS)
+                producer.produce(source, encode(value), b"%d" % number, partition=number % PARTITIONS)
                 break
             except BufferError:
                 producer.poll(0.1)
@@ -139,12 +146,20 @@ def _running(peer: Peer, task: PeerTask) -> Iterator[PeerProcess]:
         return
     settings = {"INFERD_ROUTES_SOURCES": task.requests, "INFERD_ROUTES_SINKS": task.results, **peer.settings}
     with running_worker(task, settings) as process:
-        _command(task, "create", "bench", "--from", task.requests, "--to", task.results, "--format", "json",
-                 "--model", MODEL_ID, "--field", FIELD, "--start", "earliest", *_feature_options())  # fmt: skip
+        _command(task, "create", "bench", "--from", task.requests, "--to", task.results, "--model", MODEL_ID,
+                 "--field", FIELD, "--start", "earliest", *_format_options(task), *_feature_options())  # fmt: skip
         try:
             yield process
         finally:
             _command(task, "remove", "bench")
+
+
+def _format_options(task: PeerTask) -> Iterator[str]:
+    yield from ("--format", str(task.record_format))
+    if task.record_format == "avro":
+        path = Path(task.work_dir) / "record.avsc"
+        path.write_text(json.dumps(AVRO_SCHEMA))
+        yield from ("--schema", str(path))
 
 
 def _feature_options() -> Iterator[str]:
@@ -160,20 +175,23 @@ def _command(task: PeerTask, *arguments: str) -> None:
         raise BenchError(f"inferd routes {arguments[0]} exited with {done.returncode}: {done.stderr[-2_000:]}")
 
 
-def _verify(lab: Lab, task: PeerTask, expected: NDArray[np.float64]) -> None:
+def _verify(lab: Lab, task: PeerTask, record_format: RecordFormat, expected: NDArray[np.float64]) -> None:
     """Raises `BenchError` unless every record has one result with the right prediction."""
-    found: dict[int, float] = {}
-    for each in lab.cluster.read(task.results, (0,) * PARTITIONS, lab.cluster.ends(task.results)):
-        value = json.loads(each.value)
-        found[value["id"]] = value[FIELD]["prediction"]
-    wrong = [number for number, prediction in enumerate(expected.tolist()) if found.get(number) != prediction]
+    read = reader(record_format)
+    found = dict(
+        read(each.value)
+        for each in lab.cluster.read(task.results, (0,) * PARTITIONS, lab.cluster.ends(task.results))
+    )  # fmt: skip
+    wrong = [n for n, prediction in enumerate(expected.tolist()) if n not in found or not found[n](prediction)]
     if wrong:
         raise BenchError(f"{len(wrong)} records have no result or a wrong one, the first is {wrong[0]}")
 
 
-def _show(console: Console, figures: dict[str, list[float]]) -> None:
+def _show(console: Console, record_format: RecordFormat, figures: dict[str, list[float]]) -> None:
     ours = figures.get("inferd worker")
-    console.print("µs of CPU per record of a route: median (range) over repeats, and in relation to inferd")
+    console.print(
+        f"{record_format}: µs of CPU per record of a route: median (range) over repeats, and in relation to inferd"
+    )
     for title, values in figures.items():
         ratio = f"{median(values) / median(ours):.2f}" if ours else "-"
         console.print(f"  {title}: {median(values):.2f} ({min(values):.2f} - {max(values):.2f}), {ratio}x")

@@ -29,7 +29,7 @@ class LibrdkafkaLoop:
     def __init__(self, task: PeerTask) -> None:
         self.task, self.layout = task, LAYOUTS[task.layout]
         self.predict = LIBRARIES[task.library](task.model_path)
-        self.routed = RoutedScorer(task) if task.routed else None
+        self.routed = None if task.record_format is None else RoutedScorer(task, task.record_format)
         self.consumer = Consumer(
             {
                 "bootstrap.servers": task.bootstrap_servers,

@@ -17,7 +17,7 @@ class Scorer:
         self._version, self._digest = task.version, task.digest
         self._layout = LAYOUTS[task.layout]
         self._predict = LIBRARIES[task.library](task.model_path)
-        self._routed = RoutedScorer(task) if task.routed else None
+        self._routed = None if task.record_format is None else RoutedScorer(task, task.record_format)
 
     def results(self, values: Iterable[bytes]) -> list[bytes]:
         """The encoded results of encoded requests, in their order; at least one."""

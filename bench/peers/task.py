@@ -6,10 +6,13 @@ import gc
 import signal
 import sys
 import threading
+from typing import Literal
 
 import msgspec
 
 from bench.layouts import DEFAULT
+
+RecordFormat = Literal["json", "avro"]
 
 
 class PeerTask(msgspec.Struct, frozen=True):
@@ -32,8 +35,8 @@ class PeerTask(msgspec.Struct, frozen=True):
     """The topic of the requests, if it is not that of the tenant."""
     sink: str = ""
     """The topic of the results, if it is not that of the tenant."""
-    routed: bool = False
-    """Whether the requests are records of a route."""
+    record_format: RecordFormat | None = None
+    """If the requests are records of a route, their format."""
     predict_threads: int = 1
     """Threads of `Booster.predict`; 0 is LightGBM's default."""
 
