@@ -99,7 +99,7 @@ def routes() -> None:
 )  # fmt: skip
 @click.option("--to", "sink", required=True, metavar="TOPIC", help="Topic to write; it must exist.")
 @click.option(
-    "--format", "format_name", required=True, metavar="FORMAT", help="Format of the records: json, msgpack, …"
+    "--format", "format_name", required=True, metavar="FORMAT", help="Format of the records: json, msgpack, avro, …"
 )
 @click.option("--model", required=True, metavar="NAME[:VERSION|@ALIAS]", help="The model that scores the records.")
 @click.option(
@@ -147,6 +147,11 @@ def routes() -> None:
     help="How the subject of the sink's schema is named in the registry: SINK-value, the name of the record, or both.",
 )  # fmt: skip
 @click.option("--message", help="The message of a Protobuf schema.")
+@click.option(
+    "--data", metavar="FORMAT",
+    help="With --format cloudevents: the format of the events' data, to which --schema and --registry then apply."
+    "  [default: as the content type of each event says]",
+)  # fmt: skip
 @click.option("--replace", is_flag=True, help="Change the route of this name; it continues at its committed offsets.")
 @broker_options
 def create(name: str, target: Target, **options: Any) -> None:
@@ -157,6 +162,7 @@ def create(name: str, target: Target, **options: Any) -> None:
         schema=None if schema is None else schema.read_text(encoding="utf-8"),
         registry=options["registry"],
         message=options["message"],
+        data=options["data"],
     )
     route = Route(
         name=name,

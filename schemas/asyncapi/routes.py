@@ -9,15 +9,10 @@ from typing import Any
 import msgspec
 
 from inferd.schemas.asyncapi.channels import Action, Channel
-from inferd.schemas.routes import Format, Route
+from inferd.schemas.cloud_events import REQUIRED
+from inferd.schemas.headers import CLOUD_EVENT
+from inferd.schemas.routes import CONTENT_TYPES, Format, Route
 
-_TYPES = {
-    "json": "application/json",
-    "msgpack": "application/msgpack",
-    "avro": "application/vnd.apache.avro",
-    "protobuf": "application/x-protobuf",
-}
-"""Content type by name of the format; others have none here."""
 _AVRO, _PROTOBUF = "application/vnd.apache.avro;version=1.9.0", "application/vnd.google.protobuf;version=3"
 
 
@@ -52,5 +47,25 @@ def _source(route: Route) -> dict[str, Any]:
 
 
 def _message(format_: Format, payload: Mapping[str, Any]) -> dict[str, Any]:
-    known = {"contentType": _TYPES[format_.name]} if format_.name in _TYPES else {}
-    return {"summary": f"A record in the format {format_.name}.", **known, **payload}
+    if format_.name == "cloudevents":
+        return _event(format_)
+    return {"summary": f"A record in the format {format_.name}.", **_content_type(format_.name), **payload}
+
+
+def _event(format_: Format) -> dict[str, Any]:
+    of_data = "" if format_.data is None else f" Its data is in the format {format_.data}."
+    attributes = {f"ce_{name}": {"type": "string"} for name in REQUIRED}
+    return {
+        "summary": f"A CloudEvent in binary or structured mode.{of_data}",
+        "headers": {
+            "type": "object",
+            "description": f"In binary mode; the content-type of structured mode is {CLOUD_EVENT}.",
+            "properties": attributes,
+        },
+        **_content_type(format_.data),
+    }
+
+
+def _content_type(name: str | None) -> dict[str, str]:
+    types = CONTENT_TYPES.get(name or "")
+    return {} if types is None else {"contentType": types[0]}

@@ -2,6 +2,7 @@
 
 from inferd.schemas.routes.checks import check_route, check_route_name
 from inferd.schemas.routes.codec import decode_route, encode_route, parse_route_key
+from inferd.schemas.routes.content_types import CONTENT_TYPES, format_of
 from inferd.schemas.routes.path import Path, Special, parse_path
 from inferd.schemas.routes.relations import circle, conflict, in_order, is_own, own_topic_refusal
 from inferd.schemas.routes.route import (
@@ -19,6 +20,7 @@ from inferd.schemas.routes.route import (
 )
 
 __all__ = [
+    "CONTENT_TYPES",
     "EndOfTopic",
     "Format",
     "Mode",
@@ -38,6 +40,7 @@ __all__ = [
     "conflict",
     "decode_route",
     "encode_route",
+    "format_of",
     "in_order",
     "is_own",
     "own_topic_refusal",

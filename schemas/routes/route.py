@@ -45,6 +45,9 @@ class Format(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     the reader's, whose names, aliases and defaults apply."""
     message: str | None = None
     """The message of a Protobuf schema."""
+    data: str | None = None
+    """The format of the data of CloudEvents; the other options are then those of that format. None: as the content type
+    of each event says."""
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -68,7 +68,12 @@ class RoutePlan:
             return lambda _, document: document.values[place]
         as_number = feature in self._numbers
         special = _SPECIAL[path.special]
-        return lambda record, _: _number(special(record, path)) if as_number else special(record, path)
+
+        def source(record: Record, document: Document) -> Value:
+            value = special(record, document, path)
+            return _number(value) if as_number else value
+
+        return source
 
 
 def outputs_of(route: Route) -> tuple[Output, ...]:
@@ -96,17 +101,17 @@ def _constant(value: Scalar) -> _Source:
     return lambda _record, _document: value
 
 
-def _key(record: Record, _path: Path) -> Value:
+def _key(record: Record, _document: Document, _path: Path) -> Value:
     return _text(record.key, "$key")
 
 
-def _timestamp(record: Record, _path: Path) -> Value:
+def _timestamp(record: Record, _document: Document, _path: Path) -> Value:
     return record.timestamp if record.timestamp >= 0 else None
 
 
-def _header(record: Record, path: Path) -> Value:
+def _header(record: Record, document: Document, path: Path) -> Value:
     """The last header of the name, as Kafka Streams and Kafka Connect read it."""
-    for name, value in reversed(list(record.headers)):
+    for name, value in reversed(record.headers if document.headers is None else document.headers):
         if name == path.header:
             return _text(value, path.text)
     return None
@@ -129,4 +134,8 @@ def _number(value: Value) -> Value:
         return value
 
 
-_SPECIAL: dict[str, Callable[[Record, Path], Value]] = {"key": _key, "timestamp": _timestamp, "header": _header}
+_SPECIAL: dict[str, Callable[[Record, Document, Path], Value]] = {
+    "key": _key,
+    "timestamp": _timestamp,
+    "header": _header,
+}

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cloudevents.core.bindings.kafka import KafkaMessage, from_binary, from_structured, to_binary, to_structured
+from cloudevents.core.formats.json import JSONFormat
+from cloudevents.core.v1.event import CloudEvent
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.schema_registry.protobuf import ProtobufDeserializer, ProtobufSerializer
@@ -23,6 +28,8 @@ from tests.fixtures.routes import ForeignTopics, routes_command, row, status
 from tests.fixtures.workers import Cluster, StartWorker, TrainedModel, until
 
 COUNT = 500
+NOW_MS = int(time.time()) * 1_000
+STRUCTURED = b"application/cloudevents+json"
 N_FEATURES = 10
 Clients = Callable[[str], SchemaRegistryClient]
 
@@ -187,6 +194,89 @@ def test_protobuf_is_enriched_under_a_wider_schema(
         found[value.id] = value.fraud.prediction.number_value
         assert (value.fraud.model_id, value.fraud.version) == ("demo", 1)
     assert found == dict(enumerate(expected))
+    assert worker.stop() == 0
+
+
+def event_of(number: int, serialize: Callable[[Any], bytes | None]) -> KafkaMessage:
+    """An order as an event: in each mode, with data in JSON and in Avro."""
+    in_avro, structured = bool(number % 2), bool(number // 2 % 2)
+    data: Any = serialize(order(number)) if in_avro else order(number)
+    attributes = {
+        "id": f"e-{number}", "source": "/shop", "type": "order", "priority": str(number),
+        "datacontenttype": "application/avro" if in_avro else "application/json",
+    }  # fmt: skip
+    if structured:
+        return to_structured(CloudEvent(attributes, data), JSONFormat())
+    return to_binary(CloudEvent(attributes, data if in_avro else json.dumps(data)), JSONFormat())
+
+
+def read_event(record: Any) -> CloudEvent:
+    headers = {name: value for name, value in record.headers() if value is not None}
+    read = from_structured if headers["content-type"].startswith(STRUCTURED) else from_binary
+    made = read(KafkaMessage(headers, None, record.value()), JSONFormat(), CloudEvent)
+    assert isinstance(made, CloudEvent)
+    return made
+
+
+def expected_of_events(model: TrainedModel) -> dict[int, float]:
+    in_json = model.booster.predict([row(number) for number in range(COUNT)])
+    in_avro = expected_predictions(model)
+    return {number: (in_avro if number % 2 else in_json)[number] for number in range(COUNT)}
+
+
+@pytest.mark.parametrize("mode", ["enrich", "result"])
+def test_cloud_events_with_data_in_avro_and_json(
+    cluster: Cluster, model: TrainedModel, start_worker: StartWorker, registry: str, clients: Clients, mode: str
+) -> None:
+    others = ForeignTopics(cluster)
+    source, sink = others.create("events"), others.create("scored")
+    cluster.deploy(model)
+    worker = start_worker(
+        cluster, processing_guarantee="exactly_once" if mode == "enrich" else "at_least_once", routes_sources=source,
+        routes_sinks=sink, schema_registry_url=registry,
+    )  # fmt: skip
+    worker.wait_ready()
+    more = ("--carry", "id", "--carry", "priority=$headers.ce_priority") if mode == "result" else ("--field", "fraud")
+    routes_command(
+        cluster, "create", "events", "--from", source, "--to", sink, "--format", "cloudevents", "--model", "demo",
+        *options_of(FEATURES + REST), "--mode", mode, "--start", "earliest", *more,
+    )  # fmt: skip
+    serializer = AvroSerializer(clients(registry), order_schema())
+    context = SerializationContext(source, MessageField.VALUE)
+    producer = others.producer()
+    for number in range(COUNT):
+        message = event_of(number, lambda tree: serializer(tree, context))
+        producer.produce(source, message.value, b"k%d" % number, headers=[*message.headers.items()], timestamp=NOW_MS)
+    producer.produce(source, b"{}", b"no event")
+    producer.produce(source, b'{"specversion": "1.0"}', b"invalid", headers=[("content-type", STRUCTURED)])
+    assert producer.flush(30) == 0
+
+    records = others.read(sink, COUNT)
+
+    deserializer = AvroDeserializer(clients(registry))
+    found = {}
+    for record in records:
+        made = read_event(record)
+        data = made.get_data()
+        if made.get_datacontenttype() != "application/json":
+            data = deserializer(data, SerializationContext(sink, MessageField.VALUE))
+        elif isinstance(data, str | bytes):
+            data = json.loads(data)
+        assert isinstance(data, dict)
+        number = data["id"]
+        assert (record.key(), made.get_extension("priority")) == (b"k%d" % number, str(number))
+        if mode == "result":
+            assert (data["priority"], made.get_extension("relatedid")) == (str(number), f"e-{number}")
+            assert made.get_id().startswith(f"{source}-{record.partition()}-")
+            assert (made.get_type(), made.get_source()) == ("ai.inferd.prediction.v1", cluster.namespace)
+            assert made.get_time() == datetime.fromtimestamp(NOW_MS / 1_000, UTC)
+        else:
+            assert (made.get_id(), made.get_type()) == (f"e-{number}", "order")
+        found[number] = (data if mode == "result" else data["fraud"])["prediction"]
+    assert found == expected_of_events(model)
+    letters = others.read(f"{cluster.namespace}.default.dead-letters", 2)
+    codes = {letter.key(): dict(letter.headers())["inferd-error-code"] for letter in letters}
+    assert codes == {b"no event": b"malformed", b"invalid": b"malformed"}
     assert worker.stop() == 0
 
 

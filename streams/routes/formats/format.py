@@ -40,6 +40,8 @@ class Document(msgspec.Struct, gc=False):
     """The values at the paths of the reader, in their order."""
     schema: Any = None
     """What the writer needs of the record's schema; None for formats without one."""
+    headers: Headers | None = None
+    """The headers that paths lead to; None: those of the record."""
 
 
 @dataclass(frozen=True, slots=True)

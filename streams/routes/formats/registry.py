@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from inferd.schemas.errors import InvalidValueError
 from inferd.streams.routes.formats.avro import AVRO_FORMAT
+from inferd.streams.routes.formats.cloud_events import CloudEventsFormat
 from inferd.streams.routes.formats.format import RecordFormat
 from inferd.streams.routes.formats.json import JSON_FORMAT
 from inferd.streams.routes.formats.msgpack import MSGPACK_FORMAT
@@ -40,3 +41,4 @@ register(JSON_FORMAT)
 register(AVRO_FORMAT)
 register(PROTOBUF_FORMAT)
 register(MSGPACK_FORMAT)
+register(CloudEventsFormat([JSON_FORMAT, MSGPACK_FORMAT, AVRO_FORMAT, PROTOBUF_FORMAT]))

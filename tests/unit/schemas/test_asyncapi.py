@@ -44,6 +44,9 @@ AVRO = '{"type": "record", "name": "order", "fields": [{"name": "amount", "type"
 ROUTES = [
     Route("orders", Source(["orders.v1", "orders.v2"], Format("avro", schema=AVRO)), "m", Sink("orders.scored")),
     Route("plain", Source(["orders.json"], Format("json")), "m", Sink("out", mode="result")),
+    Route(
+        "events", Source(["orders.events"], Format("cloudevents", data="avro", schema=AVRO)), "m", Sink("events.out")
+    ),
     Route("own", Source(["orders.own"], Format("toy")), "m", Sink("own.scored")),
 ]
 
@@ -122,6 +125,8 @@ def test_the_routes_are_described(document: dict[str, Any]) -> None:
     assert source["messages"]["record"]["payload"]["schema"] == json.loads(AVRO)
     assert document["operations"]["receive-route-a-orders-orders_v2"]["action"] == "receive"
     assert document["operations"]["send-route-a-plain-out"]["action"] == "send"
+    event = document["channels"]["route-a-events-orders_events"]["messages"]["record"]
+    assert (event["contentType"], "ce_type" in event["headers"]["properties"]) == ("application/vnd.apache.avro", True)
 
 
 def test_types_are_those_of_the_decoders() -> None:
