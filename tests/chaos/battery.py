@@ -79,7 +79,7 @@ def run_battery(kafka: ProxiedKafka, options: Options, directory: Path, report: 
     for guarantee in options.guarantees:
         experiment = Experiment(
             guarantee, options.seed, "chaos", options.slots, options.per_second,
-            lengthy=share_s >= LENGTHY_FROM_S, cached=options.cached, settings=options.settings,
+            lengthy=share_s >= LENGTHY_FROM_S, cached=options.cached, routed=True, settings=options.settings,
         )  # fmt: skip
         steps, until_s = steps_of(options, lengthy=experiment.lengthy), share_s
         if options.faults:
