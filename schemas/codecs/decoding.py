@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inferd.schemas.codecs.codec import CONTENT_TYPE, Codec
+from inferd.schemas.codecs.json import JSON, number_beyond_float64
 from inferd.schemas.codecs.registry import all_codecs
 from inferd.schemas.errors import (
     InferenceError,
@@ -60,6 +61,8 @@ def decode_error(
     """The typed error for `data` that a decoder rejected with `error`: its structural fault, else a type mismatch."""
     if fault := find_fault(data, codec, depth_max, depth):
         return type(fault)(f"{what}: {fault.message}{_other_format(data, codec)}")
+    if codec is JSON and "out of range" in str(error) and (number := number_beyond_float64(data)) is not None:
+        return MalformedError(f"{what}: {number.message}")
     return MalformedError(f"{what}: {printable(str(error))}{_other_format(data, codec)}")
 
 

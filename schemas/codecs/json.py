@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,6 +39,7 @@ _UP_OR_DOWN = bytes.maketrans(b"[]{}", b"\x01\xff\x01\xff")
 _INTEGER_MAX = int(sys.float_info.max)
 _DIGITS_MAX = 308
 """Every integer with at most this many digits is within the range of float64."""
+_NUMBER = re.compile(_STRING + rb"|(-?[0-9][0-9.eE+-]*)", re.DOTALL)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -72,6 +74,22 @@ def fault_in_json(data: bytes, depth_max: int, depth: int, values_max: int) -> I
         return MalformedError(f"byte {error.start} is not UTF-8: {error.reason}")
     except InferenceError as fault:
         return fault
+    return None
+
+
+def number_beyond_float64(data: bytes) -> MalformedError | None:
+    """The error that names the first number in `data` that float64 cannot hold; None if there is none."""
+    for number in _NUMBER.finditer(data):
+        text = number[1]
+        if text is None:
+            continue
+        try:
+            fits = math.isfinite(float(text))
+        except ValueError:
+            continue
+        if not fits:
+            shown = text[:40].decode() + ("…" if len(text) > 40 else "")
+            return MalformedError(f"the number {shown} at byte {number.start()} is beyond float64")
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
@@ -49,6 +50,9 @@ _NO_DOCUMENT = Document(())
 """Of records whose row was read at once."""
 
 
+_ROW = re.compile(r"\A(?:input_data: )?row [0-9]+[,:] ")
+
+
 class RouteBatch(MicroBatch):
     """Records of a route that are scored together. A result is the value of a record of the sink.
 
@@ -89,8 +93,9 @@ class RouteBatch(MicroBatch):
         return replace(super().finish(), sink_headers=self.sink_headers)
 
     def fail(self, index: int, error: ModelServingError, request_id: str | None, model_id: str | None) -> None:
-        """A record has no prediction."""
-        self.failures[index] = error
+        """A record has no prediction. Its error does not say "row 0": a record has one row."""
+        message = _ROW.sub("", error.message)
+        self.failures[index] = error if message == error.message else type(error)(message)
         if model_id is not None:
             self._asked[index] = model_id
         self.values[index] = b""

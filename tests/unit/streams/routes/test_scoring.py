@@ -90,6 +90,13 @@ def test_poison_does_not_disturb_its_neighbours() -> None:
     assert [field_of(value)["prediction"] for value in outcome.values if value] == [1, 2, 3, 4, 5]
 
 
+def test_errors_name_the_feature_and_no_row_and_the_byte_of_a_number_that_is_too_large() -> None:
+    records = [record({"a": 1, "b": 1}), record({"a": "text", "b": 1}), record(b'{"c": "1e999", "a": 1, "b": -1e999}')]
+    failures = score(scorer(), *records).failures
+    assert failures[1].message.startswith("feature 'a' ")
+    assert failures[2].message == "record: the number -1e999 at byte 28 is beyond float64"
+
+
 def test_a_model_that_raises_for_one_record_fails_it_alone() -> None:
     runtime = SumRuntime()
     runtime.raises = lambda matrix: ZeroDivisionError("bug") if (matrix[:, 0] == 2).any() else None
