@@ -41,29 +41,29 @@ class JsonEnricher:
     def predictions(self, sources: Sources, scored: Scored) -> Sequence[Written]:
         if (pieces := result_pieces(scored, JSON)) is None:
             fields = list(map(JSON.encode, prediction_fields(scored)))
-            head, tail = self._field, b"}"
+            head, tail = self._field, b""
         else:
             fields = JSON.encode_each(scored.columns[0])
-            head, tail = self._field + pieces[0], pieces[1] + b"}"
-        following, join = b"," + head, b"".join
+            head, tail = self._field + pieces[0], pieces[1]
+        following, closing, join = b"," + head, tail + b"}", b"".join
         return [
             # Nearly all objects end with a brace after a value.
-            join((value[:-1], following, each, tail))
+            join((value[:-1], following, each, closing))
             if value[-1] == _CLOSING and value[-2] not in _EMPTY
-            else join((_opened(value), head, each, tail))
+            else _enriched(value, join((head, each, tail)))
             for value, each in zip(sources.values(), fields, strict=True)
         ]
 
     def failure(self, source: Sources, failed: FailedRecord) -> Written:
-        return _opened(source.values()[0]) + self._field + JSON.encode(failure_fields(failed)) + b"}"
+        return _enriched(source.values()[0], self._field + JSON.encode(failure_fields(failed)))
 
 
-def _opened(value: bytes) -> bytes:
-    """An object without its closing brace, ready for another field."""
-    if value[-1] == _CLOSING and value[-2] not in _EMPTY:
-        return value[:-1] + b","
-    members = value.rstrip(_WHITESPACE)[:-1]
-    return members if members.strip(_WHITESPACE) == b"{" else members + b","
+def _enriched(value: bytes, field: bytes) -> bytes:
+    """An object with one more field at its end, and what follows it as it was."""
+    end = len(value.rstrip(_WHITESPACE))
+    members = value[: end - 1]
+    comma = b"" if members.strip(_WHITESPACE) == b"{" else b","
+    return b"".join((members, comma, field, b"}", value[end:]))
 
 
 JSON_FORMAT = JsonFormat()

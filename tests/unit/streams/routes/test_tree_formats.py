@@ -7,7 +7,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from inferd.schemas.errors import (
@@ -111,13 +111,6 @@ def test_a_record_nested_very_deep_is_a_typed_error_or_read(name: str) -> None:
         assert isinstance(read(name, value, "id"), TooDeepError)
 
 
-@pytest.mark.parametrize("value", [b"{}", b"{ }", b'{"a":1}', b' {"a":{}} \n', b'{"a":1\n}', b'{"a":"}"}'])
-def test_json_keeps_every_byte_and_adds_one_field(value: bytes) -> None:
-    made = enriched("json", value, SCORED)
-    assert json.loads(made) == json.loads(value) | {"fraud": FIELDS}
-    assert made.startswith(value.rstrip()[:-1])
-
-
 @pytest.mark.parametrize("count", [0, 1, 14, 15, 16, 65_534, 65_535, 65_536])
 def test_msgpack_keeps_every_byte_of_the_fields_and_adds_one(count: int) -> None:
     tree = {f"k{number}": number for number in range(count)}
@@ -177,6 +170,35 @@ def test_the_typed_decoder_reads_what_a_walk_finds(tree: dict[str, Any], steps: 
         expected = type(error)
     result = read(name, tree, *(path.text for path in paths))
     assert (type(result) if isinstance(result, InferenceError) else result) == expected
+
+
+SPACE = st.text(" \t\r\n", max_size=3).map(str.encode)
+
+
+@given(st.dictionaries(NAMES, TREES, max_size=5), SPACE, SPACE, SPACE, st.booleans())
+@example({}, b"", b"", b"", False)
+@example({"a": "}"}, b" ", b"\n", b" \n", True)
+def test_json_keeps_every_byte_and_adds_one_field(
+    tree: dict[str, Any], front: bytes, within: bytes, after: bytes, fails: bool
+) -> None:
+    """The original up to its last brace is the beginning, and what follows the brace is the end."""
+    members = ENCODE["json"](tree)[:-1]
+    value = front + members + within + b"}" + after
+    made = failed(value) if fails else enriched("json", value, SCORED)
+    kept = front + members + within
+    assert made.startswith(kept)
+    assert made.endswith(b"}" + after)
+    added = made[len(kept) : len(made) - len(after)]
+    assert added.startswith(b',"fraud":{' if tree else b'"fraud":{')
+    assert added.endswith(b"}}")
+    assert json.loads(made).items() > tree.items()
+
+
+def failed(value: bytes) -> bytes:
+    writer = format_named("json").writer(Format("json"), Sink("t", field="fraud"), None)
+    made = written(writer, Record(value), Document(()), FailedRecord(VersionNotFoundError("no version 9"), "m"))
+    assert isinstance(made, bytes)
+    return made
 
 
 @given(st.dictionaries(NAMES, TREES, max_size=20))
