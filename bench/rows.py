@@ -167,16 +167,7 @@ def by_hand(
 def inferd(layout: Layout, text: bytes, *, kernels: bool) -> Score:
     """What a worker does with the records of a micro-batch, between fetching and publishing."""
     use_kernels(kernels)
-    features = [{"name": name, "dtype": "float64"} for name in NAMES]
-    if layout.category:
-        features[CATEGORY] = {"name": NAMES[CATEGORY], "dtype": "category", "categories": CARRIERS}  # type: ignore[dict-item]
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "model.txt"
-        path.write_bytes(text)
-        versions = [load_model(path, manifest_of(text, "bench", number, {"features": features})) for number in (1, 2)]
-    catalog = ModelCatalog()
-    for served in versions if layout.split else versions[:1]:
-        catalog.put(Version(served.manifest, "ready", None, served))
+    catalog = inferd_catalog(text, layout, (1, 2) if layout.split else (1,))
     catalog.put_alias("bench", "canary", Alias(split=[SplitShare(1, 9.0), SplitShare(2, 1.0)]))
     scorer = Scorer(catalog, DEFAULT_LIMITS)
     use_kernels(True)
@@ -188,6 +179,21 @@ def inferd(layout: Layout, text: bytes, *, kernels: bool) -> Score:
         return batch.finish().values
 
     return score
+
+
+def inferd_catalog(text: bytes, layout: Layout, numbers: Sequence[int]) -> ModelCatalog:
+    """The model as versions `numbers` of `bench`."""
+    features = [{"name": name, "dtype": "float64"} for name in NAMES]
+    if layout.category:
+        features[CATEGORY] = {"name": NAMES[CATEGORY], "dtype": "category", "categories": CARRIERS}  # type: ignore[dict-item]
+    catalog = ModelCatalog()
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "model.txt"
+        path.write_bytes(text)
+        for number in numbers:
+            served = load_model(path, manifest_of(text, "bench", number, {"features": features}))
+            catalog.put(Version(served.manifest, "ready", None, served))
+    return catalog
 
 
 def check(contenders: dict[str, Score], messages: Sequence[Message]) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from inferd.schemas.errors import InvalidValueError, ModelNotFoundError, ModelNotReadyError, VersionNotFoundError
-from inferd.schemas.models import CHAMPION, Alias, Manifest, SplitShare, missing_versions, shares
+from inferd.schemas.models import CHAMPION, Alias, Manifest, missing_versions, shares
 from inferd.schemas.requests import OUTPUTS, ModelReference, Output
 from inferd.streams.inference.features import FeatureSchema
 from inferd.streams.inference.postprocess import Postprocessor
 from inferd.streams.inference.row_by_row import RowByRow
 from inferd.streams.inference.runtime import ModelRuntime
+from inferd.streams.inference.splits import versions_of
 
 State = Literal["fetching", "trying", "ready", "unloaded", "failed"]
 """`unloaded`: a version that passed its trial, and is loaded when a request needs it."""
@@ -169,10 +172,12 @@ class ModelCatalog:
         """The version numbers of the split, if `splits(reference)`."""
         return sorted(shares(self._aliases[reference.name][reference.alias or CHAMPION]))
 
-    def split_versions(self, reference: ModelReference, routing_keys: Iterable[bytes]) -> list[int]:
-        """The version number for each routing key, if `splits(reference)`."""
+    def split_versions(
+        self, reference: ModelReference, routing_keys: Sequence[bytes] | Sequence[str]
+    ) -> NDArray[np.int64]:
+        """The version number for each routing key, if `splits(reference)`: int64 (keys,)."""
         split = self._aliases[reference.name][reference.alias or CHAMPION].split or []
-        return _versions_of(split, routing_keys)
+        return versions_of(split, routing_keys)
 
     def resolve(self, reference: ModelReference, routing_key: bytes = b"") -> ServedModel:
         """The version to score with. For a split, `routing_key` determines it.
@@ -264,20 +269,4 @@ def _unavailable_reason(version: Version) -> str:
 def _version_of(alias: Alias, routing_key: bytes) -> int:
     if alias.version is not None:
         return alias.version
-    return _versions_of(alias.split or [], (routing_key,))[0]
-
-
-def _versions_of(split: list[SplitShare], routing_keys: Iterable[bytes]) -> list[int]:
-    """The version of the share that each key falls into: its hash as a point in [0, total weight)."""
-    total, blake2b, last = sum(share.weight for share in split), hashlib.blake2b, split[-1].version
-    versions: list[int] = []
-    for key in routing_keys:
-        point = int.from_bytes(blake2b(key, digest_size=8).digest(), "big") / 2**64 * total
-        for share in split:
-            point -= share.weight
-            if point < 0:
-                versions.append(share.version)
-                break
-        else:
-            versions.append(last)
-    return versions
+    return int(versions_of(alias.split or [], (routing_key,))[0])

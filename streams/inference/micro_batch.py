@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from operator import attrgetter
 from typing import Any, ClassVar, TypeVar, cast
 
 import msgspec
@@ -167,6 +168,7 @@ class Group:
 
 
 G = TypeVar("G", bound=Group)
+_KEY: Callable[[Record], bytes | None] = attrgetter("key")
 
 
 class MicroBatch:
@@ -174,6 +176,7 @@ class MicroBatch:
 
     def __init__(self, work: Work, limits: Limits) -> None:
         self.records: list[Record] = [record for _, records in work for record in records]
+        self.keys: list[bytes | None] = list(map(_KEY, self.records))
         self.groups: list[Group] = []
         self.headers: dict[int, RequestHeaders] = {}
         self.row_errors: dict[int, RowErrors] = {}

@@ -8,11 +8,11 @@ affect the others.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from itertools import compress
 from typing import ClassVar, Final, Literal
 
 import msgspec
+import numpy as np
 
 from inferd.schemas.codec import (
     DECODE_ERRORS,
@@ -48,6 +48,7 @@ from inferd.schemas.requests import (
     in_result_order,
     repeats_key,
 )
+from inferd.streams.inference.buckets import Bucket, Leg, routing_keys
 from inferd.streams.inference.cache import PredictionCache
 from inferd.streams.inference.catalog import ModelCatalog, ServedModel
 from inferd.streams.inference.features import ENCODINGS, ID_BYTES, valid_ids
@@ -160,11 +161,11 @@ class Scorer:
             batch.fail(index, error, None, None)
         return batch.finish()
 
-    def _sort(self, batch: MicroBatch, now_ms: int) -> tuple[list[int], dict[_Asked, _Bucket]]:
+    def _sort(self, batch: MicroBatch, now_ms: int) -> tuple[list[int], dict[_Asked, Bucket]]:
         """Splits the records into those for the typed decoder, and buckets by codec, model and outputs for the fast
         path."""
         others: list[int] = []
-        buckets: dict[_Asked, _Bucket] = {}
+        buckets: dict[_Asked, Bucket] = {}
         for codec, indexes in self._by_codec(batch, now_ms, others).items():
             left = self._read_plain(batch, codec, indexes, buckets)
             self._read_envelopes(batch, codec, left, buckets, others)
@@ -174,8 +175,7 @@ class Scorer:
         """The records that may be decoded together; rejects those with an invalid key or headers."""
         key_max = self.limits.key_bytes_max
         by_codec: dict[Codec, list[int]] = {}
-        for index, record in enumerate(batch.records):
-            key = record.key
+        for index, (record, key) in enumerate(zip(batch.records, batch.keys, strict=True)):
             if key is not None and len(key) > key_max:
                 self._reject_key(batch, index, len(key))
                 continue
@@ -190,7 +190,7 @@ class Scorer:
         return by_codec
 
     def _read_plain(
-        self, batch: MicroBatch, codec: Codec, indexes: list[int], buckets: dict[_Asked, _Bucket]
+        self, batch: MicroBatch, codec: Codec, indexes: list[int], buckets: dict[_Asked, Bucket]
     ) -> list[int]:
         """Reads requests in the plain layout with the kernel; returns the indexes of the others."""
         encoding = ENCODINGS.get(codec)
@@ -199,7 +199,7 @@ class Scorer:
         records = batch.records
         found, left = self._kernel.read(encoding, [records[index].value or b"" for index in indexes])
         for plain in found:
-            bucket = buckets.setdefault((codec, plain.model_id, ()), _Bucket())
+            bucket = buckets.setdefault((codec, plain.model_id, ()), Bucket())
             places = [indexes[place] for place in plain.indexes]
             bucket.indexes += places
             bucket.ids += [
@@ -214,7 +214,7 @@ class Scorer:
         batch: MicroBatch,
         codec: Codec,
         indexes: list[int],
-        buckets: dict[_Asked, _Bucket],
+        buckets: dict[_Asked, Bucket],
         others: list[int],
     ) -> None:
         bytes_max, decode = self.limits.message_bytes_max, ENVELOPE_DECODERS[codec]
@@ -229,7 +229,7 @@ class Scorer:
                 others.append(index)
                 continue
             outputs = () if envelope.outputs is msgspec.UNSET else tuple(envelope.outputs)
-            bucket = buckets.setdefault((codec, envelope.model_id, outputs), _Bucket())
+            bucket = buckets.setdefault((codec, envelope.model_id, outputs), Bucket())
             bucket.indexes.append(index)
             bucket.ids.append(envelope.id if envelope.id is not msgspec.UNSET else batch.id_of(index, None))
             bucket.rows.append(bytes(envelope.input_data))
@@ -299,54 +299,71 @@ class Scorer:
         return None
 
     def _gather_bucket(
-        self, batch: MicroBatch, codec: Codec, model_id: str, outputs: tuple[str, ...], bucket: _Bucket
+        self, batch: MicroBatch, codec: Codec, model_id: str, outputs: tuple[str, ...], bucket: Bucket
     ) -> Sequence[int]:
         """Adds the requests in the common layout to their groups; returns the indexes of the others."""
         if not valid_ids(bucket.ids, self.limits.id_chars_max):
             bucket, others = bucket.split([valid_ids([each], self.limits.id_chars_max) for each in bucket.ids])
             return [*others.indexes, *self._gather_bucket(batch, codec, model_id, outputs, bucket)]
         left: list[int] = []
-        for model, part in self._by_model(batch, model_id, bucket):
-            if model is None or not self._is_usual(model, outputs):
+        for legs, part in self._by_schema(batch, model_id, outputs, bucket):
+            if not legs:
                 left += part.indexes
                 continue
-            inputs, fits = model.features.gather(codec, part.rows, self.limits)
-            if len(inputs):
-                group = batch.group(model, in_result_order(outputs) or DEFAULT_OUTPUTS, codec)
-                group.add_singles(list(compress(part.indexes, fits)), list(compress(part.ids, fits)), inputs)
+            inputs, fits = legs[0].model.features.gather(codec, part.rows, self.limits)
             left += compress(part.indexes, ~fits)
+            read = part if fits.all() else part.take(np.flatnonzero(fits))
+            for leg in legs if len(inputs) else ():
+                group = batch.group(leg.model, in_result_order(outputs) or DEFAULT_OUTPUTS, codec)
+                (leg if read is part else leg.among(fits)).add_to(group, read, inputs)
         return left
 
-    def _by_model(
-        self, batch: MicroBatch, model_id: str, bucket: _Bucket
-    ) -> Sequence[tuple[ServedModel | None, _Bucket]]:
-        """The versions that score the requests of a bucket. None for those that need the typed path, which also raises
-        any error."""
+    def _by_schema(
+        self, batch: MicroBatch, model_id: str, outputs: tuple[str, ...], bucket: Bucket
+    ) -> Sequence[tuple[Sequence[Leg], Bucket]]:
+        """The versions that score the requests of a bucket; rows of versions with the same features are read together.
+
+        No versions for requests that need the typed path, which also raises any error.
+        """
+        legs = self._legs(batch, model_id, bucket)
+        parts: dict[bytes, list[Leg]] = {}
+        for leg in legs:
+            if self._is_usual(leg.model, outputs):
+                parts.setdefault(leg.model.features.identity, []).append(leg)
+        unread, found = np.ones(len(bucket.ids), np.bool_), list[tuple[Sequence[Leg], Bucket]]()
+        for alike in parts.values():
+            if sum(map(len, alike)) == len(bucket.ids):
+                return [(alike, bucket)]
+            read = np.zeros(len(bucket.ids), np.bool_)
+            for leg in alike:
+                read[leg.places] = True
+            unread &= ~read
+            found.append(([leg.among(read) for leg in alike], bucket.take(np.flatnonzero(read))))
+        return [*found, ((), bucket.take(np.flatnonzero(unread)))] if unread.any() else found
+
+    def _legs(self, batch: MicroBatch, model_id: str, bucket: Bucket) -> list[Leg]:
+        """The versions that score requests of a bucket, without those that cannot score now."""
         if self._ask is not None or not bucket.ids:
-            return [(None, bucket)]
+            return []
         try:
             reference = parse_reference(model_id)
         except InferenceError:
-            return [(None, bucket)]
+            return []
         if not self._catalog.splits(reference):
-            return [(self._model_or_none(reference, b""), bucket)]
-        records = batch.records
-        keys = [
-            records[index].key or request_id.encode()
-            for index, request_id in zip(bucket.indexes, bucket.ids, strict=True)
-        ]
-        numbers = self._catalog.split_versions(reference, keys)
-        return [
-            (
-                self._model_or_none(reference, keys[numbers.index(number)]),
-                bucket.take([n == number for n in numbers]),
-            )
-            for number in set(numbers)
-        ]
+            model = self._model_or_none(reference)
+            return [Leg(model, np.arange(len(bucket.ids)))] if model is not None else []
+        numbers = self._catalog.split_versions(reference, routing_keys(batch, bucket))
+        legs = []
+        for number in self._catalog.split_numbers(reference):
+            places = np.flatnonzero(numbers == number)
+            model = self._model_or_none(ModelReference(reference.name, version=number)) if len(places) else None
+            if model is not None:
+                legs.append(Leg(model, places))
+        return legs
 
-    def _model_or_none(self, reference: ModelReference, routing_key: bytes) -> ServedModel | None:
+    def _model_or_none(self, reference: ModelReference) -> ServedModel | None:
         try:
-            return self._catalog.resolve(reference, routing_key)
+            return self._catalog.resolve(reference)
         except InferenceError:
             return None
 
@@ -431,24 +448,6 @@ class Scorer:
         else:
             codec = batch.headers_of(index).codec
             batch.fail(index, error, *request_identity(record.value, codec, self.limits))
-
-
-@dataclass(slots=True)
-class _Bucket:
-    """Requests to one model with the same outputs. Only their envelopes have been decoded."""
-
-    indexes: list[int] = field(default_factory=list)
-    ids: list[str] = field(default_factory=list)
-    rows: list[bytes] = field(default_factory=list)
-
-    def split(self, chosen: Sequence[bool]) -> tuple[_Bucket, _Bucket]:
-        """The chosen requests, and the others."""
-        return self.take(chosen), self.take([not each for each in chosen])
-
-    def take(self, chosen: Sequence[bool]) -> _Bucket:
-        """The chosen requests."""
-        indexes, ids, rows = (list(compress(column, chosen)) for column in (self.indexes, self.ids, self.rows))
-        return _Bucket(indexes, ids, rows)  # type: ignore[arg-type]
 
 
 def _envelope_kernel(limits: Limits) -> EnvelopeKernel | None:

@@ -16,7 +16,7 @@ from inferd.schemas.codec import parse_reference
 from inferd.schemas.codecs import MSGPACK
 from inferd.schemas.errors import InferenceError, InvalidValueError, ModelNotReadyError, ModelServingError
 from inferd.schemas.limits import Limits
-from inferd.schemas.requests import Output, default_id
+from inferd.schemas.requests import ModelReference, Output, default_id
 from inferd.schemas.routes import Route
 from inferd.streams.inference import (
     Group,
@@ -266,10 +266,10 @@ class RouteScorer:
             numbers = self._catalog.split_versions(self._reference, keys)
             return [
                 (
-                    self._usable(self._catalog.choose(self._reference, keys[numbers.index(number)])),
-                    [index for index in every if numbers[index] == number],
+                    self._usable(self._catalog.choose(ModelReference(self._reference.name, version=number))),
+                    np.flatnonzero(numbers == number).tolist(),
                 )
-                for number in dict.fromkeys(numbers)
+                for number in np.unique(numbers).tolist()
             ]
         except InferenceError as error:
             batch.unready |= dict.fromkeys(every, error.message)

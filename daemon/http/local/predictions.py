@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from inferd.schemas.errors import error_of_code
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
@@ -74,6 +76,14 @@ class ManagedCatalog(ModelCatalog):
 
     def splits(self, reference: ModelReference) -> bool:
         return not self.owns(reference.name) and self._manager.catalog.splits(reference)
+
+    def split_numbers(self, reference: ModelReference) -> list[int]:
+        return self._manager.catalog.split_numbers(reference)
+
+    def split_versions(
+        self, reference: ModelReference, routing_keys: Sequence[bytes] | Sequence[str]
+    ) -> NDArray[np.int64]:
+        return self._manager.catalog.split_versions(reference, routing_keys)
 
     def resolve(self, reference: ModelReference, routing_key: bytes = b"") -> ServedModel:
         if self.owns(reference.name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from array import array
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +10,7 @@ from itertools import compress
 from operator import itemgetter
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -67,6 +69,9 @@ class FeatureSchema:
         """
         preprocess = manifest.preprocess or Preprocess()
         check_names(manifest)
+        described = (manifest.features, preprocess, list(in_file))
+        self.identity = hashlib.sha256(msgspec.msgpack.encode(described)).digest()
+        """Equal for schemas that read the same rows alike."""
         self._all = _compile(manifest.features, in_file, preprocess)
         self._columns = [column for column in self._all if isinstance(column, Column)]
         self._rules = ValueRules(self._columns, clip=preprocess.out_of_range == "clip")

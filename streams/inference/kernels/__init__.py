@@ -12,6 +12,7 @@ from inferd.streams.inference.kernels.compiled import (
 )
 from inferd.streams.inference.kernels.envelopes import EnvelopeKernel, PlainRequests
 from inferd.streams.inference.kernels.forest import Forest, Trees, UnsupportedError, pack
+from inferd.streams.inference.kernels.keys import key_digests
 from inferd.streams.inference.kernels.records import RecordKernel
 from inferd.streams.inference.kernels.rows import Encoding, RowKernel, RowSchema
 from inferd.streams.inference.kernels.trees import Ending, Transform, TreeKernel
@@ -33,6 +34,7 @@ __all__ = [
     "UnsupportedError",
     "kernels_fault",
     "kernels_in_use",
+    "key_digests",
     "library",
     "library_in",
     "pack",

@@ -7,11 +7,12 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-SOURCES = ("envelopes.c", "kernels.c", "records.c", "rows.c", "trees.c")
+SOURCES = ("envelopes.c", "kernels.c", "keys.c", "records.c", "rows.c", "trees.c")
 LIBRARY, DIGESTS = "_kernels.so", "_kernels.sha256"
 """File names; the digests are those of the others, as sha256sum writes them."""
 NOT_BUILT = "they were not built when inferd was installed"
 SWITCHED_OFF = "they are switched off"
+_FOLDER = Path(__file__).parent
 
 
 class UnavailableError(Exception):
@@ -45,7 +46,7 @@ def library() -> Library:
     """The kernels of this installation; `UnavailableError` if they are disabled or missing."""
     if not _Switch.on:
         raise UnavailableError(SWITCHED_OFF)
-    return library_in(Path(__file__).parent)
+    return library_in(_FOLDER)
 
 
 class Library:
@@ -61,6 +62,7 @@ class Library:
             self.read_rows = functions.inferd_read_rows
             self.read_records = functions.inferd_read_records
             self.read_envelopes = functions.inferd_read_envelopes
+            self.hash_keys = functions.inferd_hash_keys
         except (OSError, AttributeError) as error:
             raise UnavailableError(f"their library cannot be loaded: {error}") from None
         pointer, count = ctypes.c_void_p, ctypes.c_int64
@@ -75,6 +77,8 @@ class Library:
         ]  # fmt: skip
         self.index_entries.restype, self.read_rows.restype, self.read_envelopes.restype = None, count, count
         self.read_records.restype = count
+        self.hash_keys.argtypes = [pointer, pointer, count, pointer, ctypes.c_int32]
+        self.hash_keys.restype = None
 
 
 @cache

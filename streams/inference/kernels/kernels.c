@@ -11,3 +11,4 @@
 #include "rows.c"
 #include "records.c"
 #include "envelopes.c"
+#include "keys.c"

@@ -27,6 +27,7 @@ from inferd import (
     create_realtime_predictor,
 )
 from inferd.schemas.errors import ModelServingError
+from inferd.schemas.models import Alias, SplitShare
 
 TIMEOUT_S = 20.0
 ROW = [1, 2, 3, 4, 5]
@@ -102,6 +103,17 @@ def test_models_are_registered_and_removed_over_http(url: str, booster: Any, man
     assert manager.load("second@champion").manifest.version == 1
     assert requests.delete(f"{url}/models/second?all=true", timeout=TIMEOUT_S).status_code == 200
     assert requests.get(f"{url}/models/second", timeout=TIMEOUT_S).status_code == 404
+
+
+def test_a_split_is_served_over_http(url: str, booster: Any, manager: ModelManager) -> None:
+    manager.register("ticket_classifier", booster.model_to_string(num_iteration=1).encode(), trial=False)
+    manager._directory.passed_trial(manager.list()[1])
+    manager.set_alias("ticket_classifier", "half", Alias(split=[SplitShare(1, 1.0), SplitShare(2, 1.0)]))
+    answers = [
+        requests.post(f"{url}/predict/ticket_classifier@half", json={"input_data": ROW}, timeout=TIMEOUT_S).json()
+        for _ in range(40)
+    ]
+    assert {answer.get("version") for answer in answers} == {1, 2}, answers
 
 
 def test_jobs_run_over_http(url: str, expected: float) -> None:

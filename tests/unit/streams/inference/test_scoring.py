@@ -12,12 +12,13 @@ import pytest
 from inferd.schemas.codec import encode_result
 from inferd.schemas.codecs import all_codecs
 from inferd.schemas.limits import Limits
-from inferd.schemas.models import Alias, SplitShare
+from inferd.schemas.models import Alias, Preprocess, SplitShare
 from inferd.schemas.requests import ModelReference
 from inferd.schemas.requests.result import Prediction
 from inferd.streams.inference.catalog import Version
 from inferd.streams.inference.result_template import ResultTemplate
 from inferd.streams.inference.scoring import Scorer
+from inferd.streams.inference.splits import versions_of
 from inferd.streams.inference.work import halve
 from tests.fixtures.lane import SumRuntime, sum_model
 from tests.fixtures.scoring import Fetched, both, catalog_of, score
@@ -75,6 +76,28 @@ def test_requests_to_a_split_take_the_plain_path_to_the_version_of_their_key(key
     keys = [record.key or b"r%d" % record.offset for record in records]
     assert versions == [catalog.resolve(reference, key).manifest.version for key in keys]
     assert set(versions) == {1, 3}
+
+
+def test_each_request_to_a_split_has_the_version_of_its_own_key() -> None:
+    """Whatever the layout: the kernel reads some requests, the envelope decoder others; some rows need the typed path,
+    some are invalid, and the versions differ in their features."""
+    catalog = catalog_of(sum_model(1), sum_model(2), sum_model(3, preprocess=Preprocess(defaults={"b": 7.0})))
+    shares = [SplitShare(2, 1.0), SplitShare(3, 1.5), SplitShare(1, 1.0)]
+    catalog.put_alias("sum", "canary", Alias(split=shares))
+    records = []
+    for n in range(240):
+        row: Any = [[n, 1.0], {"b": 1.0, "a": n}, [[n, 1.0]], [n, "x"], [n]][(0, 0, 0, 1, 0, 2, 0, 3, 4)[n % 9]]
+        order = ("id", "model_id", "input_data") if n % 4 else ("input_data", "id", "model_id")
+        fields = {"id": f"r{n}", "model_id": "sum@canary", "input_data": row}
+        value = msgpack.packb({name: fields[name] for name in order})
+        records.append(Fetched(value, n, (None, b"", b"k%d" % n)[n % 3]))
+    fast, typed = (score(scorer, records) for scorer in both(catalog))
+    assert fast.values == typed.values
+    for record, value in zip(records, fast.values, strict=True):
+        answer = msgpack.unpackb(value)
+        if "version" in answer:
+            (version,) = versions_of(shares, [record.key or f"r{record.offset}".encode()])
+            assert answer["version"] == version
 
 
 def test_requests_to_a_split_are_not_decoded_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,74 @@
+"""Requests of a micro-batch that name the same model and outputs, and the versions that score them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd.streams.inference.catalog import ServedModel
+from inferd.streams.inference.inputs import Inputs
+from inferd.streams.inference.micro_batch import Group, MicroBatch
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Bucket:
+    """Requests to one model with the same outputs. Only their envelopes have been decoded."""
+
+    indexes: list[int] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    rows: list[bytes] = field(default_factory=list)
+
+    def split(self, chosen: Sequence[bool]) -> tuple[Bucket, Bucket]:
+        """The chosen requests, and the others."""
+        return self.take(np.flatnonzero(chosen)), self.take(np.flatnonzero(np.logical_not(chosen)))
+
+    def take(self, places: NDArray[np.intp]) -> Bucket:
+        """The requests at `places`."""
+        listed = places.tolist()
+        indexes, ids, rows = (_at(listed, column) for column in (self.indexes, self.ids, self.rows))
+        return Bucket(indexes, ids, rows)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """A version that scores the requests of a bucket at `places`, which ascend."""
+
+    model: ServedModel
+    places: NDArray[np.intp]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def among(self, kept: NDArray[np.bool_]) -> Leg:
+        """The same in a bucket of the requests that are `kept`, bool (requests,)."""
+        return Leg(self.model, (np.cumsum(kept) - 1)[self.places[kept[self.places]]])
+
+    def add_to(self, group: Group, bucket: Bucket, inputs: Inputs) -> None:
+        """Adds its requests and their rows to its group; `inputs` are the rows of the whole bucket."""
+        if len(self) == len(inputs):
+            group.add_singles(bucket.indexes, bucket.ids, inputs)
+        elif len(self):
+            listed = self.places.tolist()
+            group.add_singles(_at(listed, bucket.indexes), _at(listed, bucket.ids), inputs[self.places])
+
+
+def _at(places: Sequence[int], column: Sequence[T]) -> Sequence[T]:
+    """The items at `places`."""
+    return itemgetter(*places)(column) if len(places) > 1 else [column[place] for place in places]
+
+
+def routing_keys(batch: MicroBatch, bucket: Bucket) -> Sequence[bytes] | Sequence[str]:
+    """What chooses the version of a split: the key of the record, else the id of the request."""
+    keys = _at(bucket.indexes, batch.keys)
+    if all(keys):
+        return cast(Sequence[bytes], keys)
+    if not any(keys):
+        return bucket.ids
+    return [key or request_id.encode() for key, request_id in zip(keys, bucket.ids, strict=True)]
