@@ -10,7 +10,7 @@ import msgspec
 
 from inferd.schemas.asyncapi.channels import Action, Channel
 from inferd.schemas.cloud_events import REQUIRED
-from inferd.schemas.headers import CLOUD_EVENT
+from inferd.schemas.headers import CLOUD_EVENT, OPEN_INFERENCE
 from inferd.schemas.routes import CONTENT_TYPES, Format, Route
 
 _AVRO, _PROTOBUF = "application/vnd.apache.avro;version=1.9.0", "application/vnd.google.protobuf;version=3"
@@ -49,6 +49,9 @@ def _source(route: Route) -> dict[str, Any]:
 def _message(format_: Format, payload: Mapping[str, Any]) -> dict[str, Any]:
     if format_.name == "cloudevents":
         return _event(format_)
+    if format_.name == "oip":
+        summary = "A request of the Open Inference Protocol V2, or in the sink a response or an error of it."
+        return {"summary": summary, "contentType": OPEN_INFERENCE}
     return {"summary": f"A record in the format {format_.name}.", **_content_type(format_.name), **payload}
 
 

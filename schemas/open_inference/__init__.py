@@ -16,7 +16,7 @@ from inferd.schemas.open_inference.metadata import (
     TensorMetadata,
     model_metadata,
 )
-from inferd.schemas.open_inference.record import RecordRequest, encode_answer, open_record
+from inferd.schemas.open_inference.record import RecordRequest, decode_record, encode_answer, open_record
 from inferd.schemas.open_inference.request import (
     InferenceRequest,
     Input,
@@ -25,9 +25,16 @@ from inferd.schemas.open_inference.request import (
     decode_request,
     model_reference,
     parse_json_length,
+    row_values,
     wire_request,
 )
-from inferd.schemas.open_inference.response import ErrorResponse, InferenceResponse, OutputTensor, encode_response
+from inferd.schemas.open_inference.response import (
+    ErrorResponse,
+    InferenceResponse,
+    OutputTensor,
+    encode_error,
+    encode_response,
+)
 
 __all__ = [
     "ErrorResponse",
@@ -47,12 +54,15 @@ __all__ = [
     "RequestedOutput",
     "ServerMetadata",
     "TensorMetadata",
+    "decode_record",
     "decode_request",
     "encode_answer",
+    "encode_error",
     "encode_response",
     "model_metadata",
     "model_reference",
     "open_record",
     "parse_json_length",
+    "row_values",
     "wire_request",
 ]

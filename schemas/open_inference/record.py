@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-import msgspec
-from msgspec import UNSET, Struct
+from msgspec import Struct
 
 from inferd.schemas.codecs import MSGPACK, check_size
 from inferd.schemas.errors import InferenceError, InvalidHeaderError, MalformedError
@@ -19,7 +18,7 @@ from inferd.schemas.open_inference.request import (
     parse_json_length,
     wire_request,
 )
-from inferd.schemas.open_inference.response import ErrorResponse, encode_response
+from inferd.schemas.open_inference.response import encode_error, encode_response
 from inferd.schemas.requests import ID_PATTERN, Failure, decode_result
 
 NAME_HEADER, VERSION_HEADER = "mlserver-model", "mlserver-version"
@@ -45,14 +44,24 @@ def open_record(
     asked: NamedRequest | None = None
     model_id: str | None = None
     try:
-        length = _header(headers, JSON_LENGTH) if binary else None
-        body = check_size(value, limits.message_bytes_max, "request")
-        asked, rest = decode_named_request(body, None if length is None else parse_json_length(length), limits)
+        asked, rest = decode_record(value, headers if binary else (), limits)
         model_id = _model_of(asked, headers)
         own_id = asked.id if asked.id is not None and _OWN_ID.fullmatch(asked.id) else None
         return RecordRequest(wire_request(asked, rest, model_id, own_id, limits), model_id, asked)
     except InferenceError as error:
         return RecordRequest(error, model_id, asked)
+
+
+def decode_record(
+    value: bytes | None, headers: Sequence[tuple[str, bytes | None]], limits: Limits
+) -> tuple[NamedRequest, bytes]:
+    """The request in a record, and the bytes of its binary tensors, if `headers` have the length of its JSON.
+
+    `InvalidHeaderError`, and what `decode_request` raises.
+    """
+    length = _header(headers, JSON_LENGTH)
+    body = check_size(value, limits.message_bytes_max, "request")
+    return decode_named_request(body, None if length is None else parse_json_length(length), limits)
 
 
 def encode_answer(
@@ -62,8 +71,7 @@ def encode_answer(
     found = decode_result(result, MSGPACK, limits)
     if not isinstance(found, Failure):
         return encode_response(found, asked or NamedRequest(inputs=[]), may_be_binary=binary)
-    its_id = UNSET if asked is None or asked.id is None else asked.id
-    return msgspec.json.encode(ErrorResponse(f"{found.code}: {found.message}", its_id)), None
+    return encode_error(found.code, found.message, asked), None
 
 
 def _model_of(asked: NamedRequest, headers: Sequence[tuple[str, bytes | None]]) -> str:

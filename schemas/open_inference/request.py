@@ -142,13 +142,43 @@ def wire_request(request: InferenceRequest, binary: bytes, model_id: str, own_id
     return MSGPACK.encode(fields)
 
 
+def row_values(request: InferenceRequest, binary: bytes, names: Sequence[str], limits: Limits) -> list[list[Scalar]]:
+    """The rows of the inputs `names`, in their order: of the tensors of these names, or of one matrix of these columns.
+    Other tensors are ignored.
+
+    Raises what `wire_request` raises; `SchemaMismatchError` if there is no tensor of a name, or the matrix has another
+    number of columns.
+    """
+    tensors = request.inputs
+    parts = _checked(request, binary, limits)
+    if len(tensors) == 1 and _is_matrix(tensors[0]):
+        if tensors[0].shape[1] != len(names):
+            raise SchemaMismatchError(
+                f"tensor {tensors[0].name!r}: {tensors[0].shape[1]} columns; expected {len(names)}, those of"
+                f" {', '.join(names[:20])}"
+            )
+        return _row_lists(tensors[0], parts[0])
+    places = _places(tensors)
+    if missing := [name for name in names if name not in places]:
+        raise SchemaMismatchError(f"inputs: there is no tensor {missing[0]!r} among {[*places][:20]}")
+    wanted = [places[name] for name in names]
+    columns = [_values(tensors[place], parts[place]) for place in wanted]
+    return [list(row) for row in zip(*columns, strict=True)] if columns else [[] for _ in range(tensors[0].shape[0])]
+
+
 def _input_data(request: InferenceRequest, binary: bytes, limits: Limits) -> Any:
-    parts = _binary_parts(request.inputs, binary)
-    for each in request.inputs:
-        _check(each, limits)
+    parts = _checked(request, binary, limits)
     if len(request.inputs) == 1 and _is_matrix(request.inputs[0]):
         return _matrix(request.inputs[0], parts[0])
     return _columns(request.inputs, parts)
+
+
+def _checked(request: InferenceRequest, binary: bytes, limits: Limits) -> list[bytes | None]:
+    """The bytes of each input that is binary; raises for an input that is invalid by itself."""
+    parts = _binary_parts(request.inputs, binary)
+    for each in request.inputs:
+        _check(each, limits)
+    return parts
 
 
 def _binary_parts(inputs: Sequence[Input], binary: bytes) -> list[bytes | None]:
@@ -189,11 +219,23 @@ def _matrix(tensor: Input, part: bytes | None) -> Any:
     rows, features = tensor.shape
     if part is not None and tensor.datatype in DTYPES:
         return {"dtype": DTYPES[tensor.datatype], "shape": [rows, features], "data": part}
+    return _row_lists(tensor, part)
+
+
+def _row_lists(tensor: Input, part: bytes | None) -> list[list[Scalar]]:
+    rows, features = tensor.shape
     values = _values(tensor, part)
     return [values[row * features : (row + 1) * features] for row in range(rows)]
 
 
 def _columns(tensors: Sequence[Input], parts: Sequence[bytes | None]) -> list[dict[str, Scalar]]:
+    names = [*_places(tensors)]
+    columns = [_values(tensor, part) for tensor, part in zip(tensors, parts, strict=True)]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _places(tensors: Sequence[Input]) -> dict[str, int]:
+    """The index of each tensor by its name; raises unless all have one feature and the same rows."""
     names = [tensor.name for tensor in tensors]
     if not names:
         raise SchemaMismatchError("inputs: expected a tensor for each feature, or one matrix of all features")
@@ -206,8 +248,7 @@ def _columns(tensors: Sequence[Input], parts: Sequence[bytes | None]) -> list[di
                 f"tensor {tensor.name!r}: shape {tensor.shape}: among several tensors each has one feature, so its"
                 f" shape is [{rows}] or [{rows}, 1] as that of {names[0]!r}"
             )
-    columns = [_values(tensor, part) for tensor, part in zip(tensors, parts, strict=True)]
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    return {name: place for place, name in enumerate(names)}
 
 
 def _values(tensor: Input, part: bytes | None) -> list[Scalar]:

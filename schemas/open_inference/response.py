@@ -66,6 +66,12 @@ def encode_response(
     return text + data, None if all(part is None for part in parts) else len(text)
 
 
+def encode_error(code: str, message: str, request: InferenceRequest | None) -> bytes:
+    """The body of the response to a request that failed; None: one that could not be decoded."""
+    its_id = UNSET if request is None or request.id is None else request.id
+    return msgspec.json.encode(ErrorResponse(f"{code}: {message}", its_id))
+
+
 def _tensor(name: str, rows: Sequence[Any], *, binary: bool) -> tuple[OutputTensor, bytes | None]:
     shape, values = _flat(rows)
     datatype = datatype_of(values)

@@ -71,6 +71,10 @@ class Group:
         """Adds a request and its rows."""
         self._extend([index], [request_id], [len(inputs)], [single], inputs)
 
+    def add_several(self, indexes: Sequence[int], counts: list[int], inputs: Inputs) -> None:
+        """Adds requests of several rows each, without ids."""
+        self._extend(indexes, [""] * len(indexes), counts, [False] * len(indexes), inputs)
+
     def add_singles(self, indexes: Sequence[int], ids: Sequence[str], inputs: Inputs) -> None:
         """Adds requests of one row each, not in a list."""
         self._extend(indexes, ids, [1] * len(indexes), [True] * len(indexes), inputs)

@@ -79,6 +79,13 @@ class RouteBatch(MicroBatch):
         documents = cast(Sequence[Document], [self.documents[index] for index in indexes])
         return [self.records[index] for index in indexes], documents
 
+    def row_counts(self, indexes: Sequence[int]) -> list[int] | None:
+        """How many rows records have that could be read; None in formats whose records have one each."""
+        documents = [self.documents[index] for index in indexes[:1]]
+        if any(document is None or document.rows is None for document in documents):
+            return None
+        return [len(document.rows or ()) for index in indexes if (document := self.documents[index]) is not None]
+
     def place_of(self, index: int) -> Place:
         """Where a record is."""
         start = 0
@@ -125,6 +132,8 @@ class RouteBatch(MicroBatch):
     def place(self, group: Group, columns: dict[Output, list[Any]], unfit: NDArray[np.bool_] | None) -> None:
         """Writes the values of a group that was scored."""
         plan, indexes = self.plans[id(group.model)], group.indexes
+        if not all(group.singles):
+            columns, unfit = _by_record(group, columns, unfit)
         places: Sequence[int] = range(len(indexes))
         if unfit is not None and unfit.any():
             for place in np.flatnonzero(unfit).tolist():
@@ -135,7 +144,8 @@ class RouteBatch(MicroBatch):
         records, documents = self.read(indexes)
         manifest = group.model.manifest
         scored = Scored(
-            manifest.model_id, manifest.version, group.outputs, [columns[output] for output in group.outputs]
+            manifest.model_id, manifest.version, group.outputs, [columns[output] for output in group.outputs],
+            manifest.sha256,
         )  # fmt: skip
         carried = plan.carried(records, documents)
         sources = Sources(records, documents, carried, lambda place: self.place_of(indexes[place]))
@@ -156,6 +166,17 @@ class RouteBatch(MicroBatch):
             self.values[index], self.sink_headers[index] = written.value, written.headers
         else:
             self.unready[index] = written.reason
+
+
+def _by_record(
+    group: Group, columns: dict[Output, list[Any]], unfit: NDArray[np.bool_] | None
+) -> tuple[dict[Output, list[Any]], NDArray[np.bool_] | None]:
+    """For each record of several rows: the lists of its values, and whether one of these is unfit."""
+    spans = list(group.spans())
+    of_records: dict[Output, list[Any]] = {
+        output: [values[span] for span in spans] for output, values in columns.items()
+    }
+    return of_records, None if unfit is None else np.array([unfit[span].any() for span in spans], np.bool_)
 
 
 class RouteScorer:
@@ -299,7 +320,11 @@ class RouteScorer:
             order = np.argsort(found)
             found, inputs = np.array(found)[order].tolist(), inputs[order]
         group = batch.group(plan.model, plan.outputs, MSGPACK)
-        group.add_singles(found, [""] * len(found), inputs)
+        counts = batch.row_counts(found)
+        if counts is None:
+            group.add_singles(found, [""] * len(found), inputs)
+        else:
+            group.add_several(found, counts, inputs)
 
     def _documented(self, batch: RouteBatch, plan: RoutePlan, indexes: list[int]) -> list[int]:
         """Reads the documents of records; which of these could be read."""
@@ -328,7 +353,7 @@ class RouteScorer:
     def _inputs(self, batch: RouteBatch, plan: RoutePlan, indexes: Sequence[int]) -> Inputs:
         records, documents = batch.read(indexes)
         plan.carried(records, documents)
-        return plan.model.features.of_values(plan.rows(records, documents))
+        return plan.model.features.of_values(plan.rows(*_each_row(records, documents)))
 
     def _alone(self, batch: RouteBatch, plan: RoutePlan, index: int) -> Inputs | None:
         """The row of a record; None if it is invalid, which is then its result."""
@@ -366,6 +391,18 @@ class TopicScorer:
     def reject(self, work: Work, error: ModelServingError) -> Outcome:
         """See `RouteScorer.reject`."""
         return self.scorer.reject(self.topic, work, error)
+
+
+def _each_row(records: Sequence[Record], documents: Sequence[Document]) -> tuple[Sequence[Record], Sequence[Document]]:
+    """A record and a document for each row."""
+    if not documents or documents[0].rows is None:
+        return records, documents
+    rows = [
+        (record, Document(values, headers=document.headers))
+        for record, document in zip(records, documents, strict=True)
+        for values in document.rows or ()
+    ]
+    return [record for record, _ in rows], [document for _, document in rows]
 
 
 def _usual(reader: RowReader, batch: RouteBatch, indexes: list[int]) -> tuple[list[int], list[int], Inputs]:

@@ -313,3 +313,47 @@ def check_ledger(records: list[Any], sent: int, *, exactly_once: bool) -> None:
         last[record.partition()] = number
     assert set(values) == set(range(sent))
     assert not (exactly_once and repeated)
+
+
+@both_guarantees
+def test_requests_of_the_open_inference_protocol(
+    cluster: Cluster, model: TrainedModel, start_worker: StartWorker, guarantee: str
+) -> None:
+    others = ForeignTopics(cluster)
+    source, sink = others.create("asked"), others.create("answered", 2)
+    cluster.deploy(model)
+    command = ("create", "oip", "--from", source, "--to", sink, "--format", "oip", "--model", "demo")
+    refused = routes_command(cluster, *command, check=False)
+    assert refused.returncode != 0
+    assert "no mode 'enrich'" in refused.stderr
+    routes_command(cluster, *command, "--mode", "result", "--on-error", "sink", "--start", "earliest")
+    worker = start_route_worker(start_worker, cluster, others, processing_guarantee=guarantee)
+    worker.wait_ready()
+    producer = others.producer()
+    for number in range(300):
+        rows = [row(number + place) for place in range(number % 4)]
+        if number % 2:
+            shape, values = [len(rows), 10], [value for each in rows for value in each]
+            inputs = [{"name": "rows", "shape": shape, "datatype": "FP64", "data": values}]
+        else:
+            inputs = [
+                {"name": f"Column_{at}", "shape": [len(rows)], "datatype": "FP64", "data": [each[at] for each in rows]}
+                for at in range(10)
+            ]
+        value = json.dumps({"id": str(number), "inputs": inputs}).encode()
+        producer.produce(source, value, b"k%d" % number, headers=[("trace", b"t")])
+    producer.produce(source, b'{"id": "bad", "inputs": []}', b"bad")
+    producer.produce(source, b"{", b"broken")
+    assert producer.flush(30) == 0
+    records = {record.key(): record for record in others.read(sink, 300)}
+    assert len(records) == 300
+    for number in range(300):
+        record = records[b"k%d" % number]
+        said = json.loads(record.value())
+        expected = [model.booster.predict([row(number + place)])[0] for place in range(number % 4)]
+        assert (said["id"], said["outputs"][0]["data"]) == (str(number), expected)
+        assert record.headers() == [("content-type", b"application/vnd.oip.v2+json"), ("trace", b"t")]
+    letters = others.read(f"{cluster.namespace}.default.dead-letters", 2)
+    codes = {letter.key(): dict(letter.headers())["inferd-error-code"] for letter in letters}
+    assert codes == {b"bad": b"schema_mismatch", b"broken": b"malformed"}
+    assert worker.stop() == 0

@@ -42,6 +42,8 @@ class Document(msgspec.Struct, gc=False):
     """What the writer needs of the record's schema; None for formats without one."""
     headers: Headers | None = None
     """The headers that paths lead to; None: those of the record."""
+    rows: Sequence[Sequence[Value]] | None = None
+    """For formats whose records have several rows: the values of each, instead of `values`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,10 @@ class Scored:
     outputs: tuple[Output, ...]
     """The requested outputs, in the order of a result."""
     columns: Sequence[Sequence[Any]]
-    """For each output, its value for each record: a number, text, boolean, or lists and maps of these."""
+    """For each output, its value for each record: a number, text, boolean, or lists and maps of these. For records of
+    several rows a list of them."""
+    digest: str = ""
+    """SHA-256 of the model file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from inferd.streams.routes.formats.cloud_events import CloudEventsFormat
 from inferd.streams.routes.formats.format import RecordFormat
 from inferd.streams.routes.formats.json import JSON_FORMAT
 from inferd.streams.routes.formats.msgpack import MSGPACK_FORMAT
+from inferd.streams.routes.formats.open_inference import INFERENCE_FORMAT
 from inferd.streams.routes.formats.protobuf import PROTOBUF_FORMAT
 
 _FORMATS: dict[str, RecordFormat] = {}
@@ -41,4 +42,5 @@ register(JSON_FORMAT)
 register(AVRO_FORMAT)
 register(PROTOBUF_FORMAT)
 register(MSGPACK_FORMAT)
+register(INFERENCE_FORMAT)
 register(CloudEventsFormat([JSON_FORMAT, MSGPACK_FORMAT, AVRO_FORMAT, PROTOBUF_FORMAT]))

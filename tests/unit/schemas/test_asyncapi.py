@@ -47,6 +47,7 @@ ROUTES = [
     Route(
         "events", Source(["orders.events"], Format("cloudevents", data="avro", schema=AVRO)), "m", Sink("events.out")
     ),
+    Route("oip", Source(["orders.oip"], Format("oip")), "m", Sink("oip.out", mode="result")),
     Route("own", Source(["orders.own"], Format("toy")), "m", Sink("own.scored")),
 ]
 
@@ -125,6 +126,8 @@ def test_the_routes_are_described(document: dict[str, Any]) -> None:
     assert source["messages"]["record"]["payload"]["schema"] == json.loads(AVRO)
     assert document["operations"]["receive-route-a-orders-orders_v2"]["action"] == "receive"
     assert document["operations"]["send-route-a-plain-out"]["action"] == "send"
+    oip = document["channels"]["route-a-oip-oip_out"]["messages"]["record"]
+    assert oip["contentType"] == "application/vnd.oip.v2+json"
     event = document["channels"]["route-a-events-orders_events"]["messages"]["record"]
     assert (event["contentType"], "ce_type" in event["headers"]["properties"]) == ("application/vnd.apache.avro", True)
 
