@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,9 @@ from inferd.daemon.topic_reader import Record, open_topic
 from inferd.schemas.errors import InferenceError, ModelServingError
 from inferd.schemas.routes import Route, RouteNotFoundError
 from inferd.streams.models.follower import ModelFollower
-from inferd.streams.routes import RouteScorer, RouteTable
+from inferd.streams.routes import RouteScorer, RouteTable, check_schemas
 from inferd.streams.routes.formats import Pending, RegisteredSchema, Schemas
-from inferd.streams.routes.schema_registry import SchemaCache, SchemaRegistryClient
+from inferd.streams.routes.schema_registry import SchemaCache, SchemaRegistryClient, SchemaRegistryError
 from inferd.streams.settings import StreamSettings
 
 SCHEMAS_TIMEOUT_S = 15.0
@@ -57,7 +57,7 @@ class _ReadOnly:
 async def try_route(settings: StreamSettings, tenant: str, name: str, limit: int) -> list[TriedRecord]:
     """The latest `limit` records of a route's sources, oldest first, and what it would write for each.
 
-    Raises `RouteNotFoundError`, and the `InferenceError` of a route that does not fit its model.
+    Raises `RouteNotFoundError`, and the `InferenceError` of a route that does not fit its model or a schema.
     """
     with TemporaryDirectory(prefix="inferd-routes-") as folder:
         # A separate directory: a worker on this machine may be using its own.
@@ -73,10 +73,18 @@ async def try_route(settings: StreamSettings, tenant: str, name: str, limit: int
                 scorer = RouteScorer(route, follower.catalogs[tenant], wanted.limits, wanted.group.group_id, schemas)
                 if (reason := scorer.fit()) is not None:
                     raise InferenceError(f"route {name}: {reason}")
+                await _check_schemas(wanted, scorer)
                 records = await _latest(wanted, route, limit)
                 return [await _tried(scorer, topic, record) for topic, record in records]
         finally:
             await follower.stop()
+
+
+async def _check_schemas(settings: StreamSettings, scorer: RouteScorer) -> None:
+    """`SchemaMismatchError` if a schema in the registry does not fit the route."""
+    features = [feature.name for version in scorer.versions() for feature in version.manifest.features]
+    with suppress(SchemaRegistryError):  # a record says that it would wait
+        await check_schemas(settings.schema_registry, scorer.route, list(dict.fromkeys(features)))
 
 
 @asynccontextmanager

@@ -5,17 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from aiokafka.client import AIOKafkaClient
 
 from inferd.daemon.checks import Check
 from inferd.schemas.connection import SchemaRegistryConnection
+from inferd.schemas.errors import InferenceError, SchemaMismatchError
 from inferd.schemas.routes import Route, in_order
 from inferd.streams.connection import client_options
 from inferd.streams.inference import ModelCatalog
 from inferd.streams.kafka import Right, TopicMetadata, describe_rights, grant_commands, missing_rights, read_topics
-from inferd.streams.routes import RouteScorer, admit, route_rights
+from inferd.streams.routes import RouteKey, RouteScorer, admit, check_schemas, route_rights
 from inferd.streams.routes.formats import Schemas
 from inferd.streams.routes.schema_registry import (
     RegistryDeniedError,
@@ -35,13 +36,15 @@ CREDENTIALS = (
 
 
 @dataclass(frozen=True, slots=True)
-class BrokerFacts:
-    """What the broker says about the topics of routes."""
+class Facts:
+    """What the broker and the schema registry say about the topics of routes."""
 
     topics: Mapping[str, TopicMetadata | None]
     """None: it does not exist. Topics that this user may not describe are left out."""
     missing: Collection[Right] = ()
     """The rights that this user lacks."""
+    unfit: Mapping[RouteKey, str] = field(default_factory=dict)
+    """Why routes do not fit the schemas in the schema registry."""
 
 
 async def check_schema_registry(connection: SchemaRegistryConnection | None) -> list[Check]:
@@ -69,13 +72,33 @@ async def check_routes(
         return [Check("routes", "skip", "there are no routes")]
     facts = await _facts(settings, every)
     async with _schemas(settings.schema_registry) as schemas:
-        return route_checks(settings, every, facts, catalogs, schemas)
+        unfit = await _unfit(settings, every, catalogs)
+        return route_checks(settings, every, replace(facts, unfit=unfit), catalogs, schemas)
+
+
+async def _unfit(
+    settings: StreamSettings, routes: Sequence[tuple[str, Route]], catalogs: Mapping[str, ModelCatalog]
+) -> Mapping[RouteKey, str]:
+    """Why routes do not fit the schemas of the registry."""
+    unfit: dict[RouteKey, str] = {}
+    for tenant, route in routes:
+        try:
+            versions = RouteScorer(route, catalogs[tenant], settings.limits, settings.group.group_id).versions()
+            features = [feature.name for version in versions for feature in version.manifest.features]
+            await check_schemas(settings.schema_registry, route, list(dict.fromkeys(features)))
+        except SchemaMismatchError as error:
+            unfit[tenant, route.name] = error.message
+        except InferenceError:
+            continue  # the check of its model says so
+        except SchemaRegistryError:
+            break  # the check of the registry says so
+    return unfit
 
 
 def route_checks(
     settings: StreamSettings,
     routes: Sequence[tuple[str, Route]],
-    facts: BrokerFacts,
+    facts: Facts,
     catalogs: Mapping[str, ModelCatalog],
     schemas: Schemas | None,
 ) -> list[Check]:
@@ -90,6 +113,10 @@ def route_checks(
             scorer = RouteScorer(route, catalogs[tenant], settings.limits, settings.group.group_id, schemas)
             problems = [*_topic_problems(route, facts), *_right_problems(tenant, route, facts, settings)]
             problems += _model_problems(scorer)
+            if (misfit := facts.unfit.get((tenant, route.name))) is not None:
+                problems.append(
+                    (misfit, f"change the paths of the route with inferd routes create {route.name} --replace")
+                )
         well += not problems
         where = f"route {route.name} of tenant {tenant}"
         checks += [Check("routes", "fail", f"{where}: {what}", remedy) for what, remedy in problems]
@@ -103,13 +130,13 @@ def _remedy_of_refusal(reason: str, name: str) -> str:
     return f"change the route with inferd routes create {name} --replace, or {remove}"
 
 
-def _topic_problems(route: Route, facts: BrokerFacts) -> Iterator[Problem]:
+def _topic_problems(route: Route, facts: Facts) -> Iterator[Problem]:
     for what, topic in [*(("source", topic) for topic in route.source.topics), ("sink", route.sink.topic)]:
         if topic in facts.topics and facts.topics[topic] is None:
             yield f"its {what} {topic} does not exist", "create the topic, or name another in the route"
 
 
-def _right_problems(tenant: str, route: Route, facts: BrokerFacts, settings: StreamSettings) -> Iterator[Problem]:
+def _right_problems(tenant: str, route: Route, facts: Facts, settings: StreamSettings) -> Iterator[Problem]:
     if missing := [right for right in route_rights(tenant, route) if right in facts.missing]:
         grant = "; ".join(grant_commands(missing, settings.connection))
         yield f"not allowed: {'; '.join(describe_rights(missing))}", grant
@@ -139,12 +166,12 @@ async def _schemas(connection: SchemaRegistryConnection | None) -> AsyncIterator
         await cache.close()
 
 
-async def _facts(settings: StreamSettings, routes: Sequence[tuple[str, Route]]) -> BrokerFacts:
+async def _facts(settings: StreamSettings, routes: Sequence[tuple[str, Route]]) -> Facts:
     rights = {right for tenant, route in routes for right in route_rights(tenant, route)}
     client = AIOKafkaClient(**client_options(settings.connection), client_id="inferd")
     try:
         await client.bootstrap()
         topics = await read_topics(client, {right.name for right in rights})
-        return BrokerFacts(topics, await missing_rights(client, rights))
+        return Facts(topics, await missing_rights(client, rights))
     finally:
         await client.close()

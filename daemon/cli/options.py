@@ -12,7 +12,7 @@ import click
 from inferd.daemon.broker import running_broker_address
 from inferd.daemon.cli.output import OutputFormat
 from inferd.daemon.settings import DEFAULT_BROKER, SettingInfo, Settings, check_connection, settings_table
-from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.connection import KafkaConnection, SchemaRegistryConnection
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.topics import TenantTopics
 from inferd.streams.settings import TrialSettings
@@ -36,6 +36,7 @@ class Target:
     output: OutputFormat = "table"
     limits: Limits = DEFAULT_LIMITS
     trial: TrialSettings = DEFAULT_TRIAL
+    schema_registry: SchemaRegistryConnection | None = None
 
     @property
     def topics(self) -> TenantTopics:
@@ -132,4 +133,7 @@ def _target(settings: Settings, output: OutputFormat) -> Target:
     if len(settings.tenants) > 1:
         raise click.UsageError(f"several tenants are set ({', '.join(settings.tenants)}): choose one with --tenant")
     streams = settings.streams()
-    return Target(settings.connection(), settings.namespace, settings.tenants[0], output, streams.limits, streams.trial)
+    return Target(
+        settings.connection(), settings.namespace, settings.tenants[0], output, streams.limits, streams.trial,
+        streams.schema_registry,
+    )  # fmt: skip

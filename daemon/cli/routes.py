@@ -181,7 +181,11 @@ def create(name: str, target: Target, **options: Any) -> None:
     _check_locally(route)
 
     async def run() -> Route:
+        from inferd.daemon.route_schemas import check_route_schemas
+
         async with target.client() as client:
+            for unchecked in await check_route_schemas(client, target.schema_registry, route):
+                report(unchecked)
             return await client.create_route(route, start=options["start"], replace=options["replace"])
 
     created = run_with_broker(target.connection, run)

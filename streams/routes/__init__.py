@@ -5,6 +5,7 @@ from inferd.streams.routes.allowed import is_allowed, patterns_of, topics_refusa
 from inferd.streams.routes.processor import RouteContext, RouteProcessor
 from inferd.streams.routes.scoring import RouteScorer
 from inferd.streams.routes.service import RouteParts, RouteService
+from inferd.streams.routes.source_schemas import check_schemas
 from inferd.streams.routes.table import RouteTable
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "RouteService",
     "RouteTable",
     "admit",
+    "check_schemas",
     "is_allowed",
     "patterns_of",
     "route_rights",

@@ -23,8 +23,9 @@ from google.protobuf.message_factory import GetMessageClass
 from inferd.daemon.broker import EmbeddedRegistry
 from inferd.streams.routes.formats import RegisteredSchema
 from inferd.streams.routes.formats.protobuf.schema import parse_schema
+from tests.fixtures.http_client import ask
 from tests.fixtures.registry import registry_settings
-from tests.fixtures.routes import ForeignTopics, routes_command, row, status
+from tests.fixtures.routes import ForeignTopics, doctor, routes_command, row, status
 from tests.fixtures.workers import Cluster, StartWorker, TrainedModel, until
 
 COUNT = 500
@@ -135,6 +136,58 @@ def test_avro_is_enriched_under_a_wider_schema(
     letters = others.read(f"{cluster.namespace}.default.dead-letters", 3)
     codes = {letter.key(): dict(letter.headers())["inferd-error-code"] for letter in letters}
     assert codes == {b"broken": b"malformed", b"unknown schema": b"schema_not_found", b"json": b"malformed"}
+    assert worker.stop() == 0
+
+
+def test_a_route_that_does_not_fit_a_schema_is_refused_when_it_is_created(
+    cluster: Cluster, model: TrainedModel, start_worker: StartWorker, registry: str, clients: Clients,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """By the command, over HTTP, by `routes try` and by `doctor`, which ask a real registry."""
+    others = ForeignTopics(cluster)
+    source, sink, narrow = others.create("orders"), others.create("scored"), others.create("narrow")
+    cluster.deploy(model)
+    schemas = clients(registry)
+    first = schemas.register_schema(f"{source}-value", Schema(order_schema(), "AVRO"))
+    other = {"type": "record", "name": "Order", "namespace": "shop", "fields": [{"name": "x", "type": "string"}]}
+    schemas.register_schema(f"{narrow}-value", Schema(json.dumps(other), "AVRO"))
+    schemas.set_compatibility(f"{narrow}-value", "FULL")
+    settings = {"routes_sources": source, "routes_sinks": f"{others.prefix}.*", "schema_registry_url": registry}
+    worker = start_worker(cluster, **settings)
+    for name, value in settings.items():
+        monkeypatch.setenv(f"INFERD_{name.upper()}", value)
+    base = ("create", "orders", "--from", source, "--format", "avro", "--model", "demo", "--field", "fraud")
+    paths = options_of(FEATURES + REST)
+    wrong = ("Column_0=details.c", *FEATURES[1:], *REST)
+
+    def refused(*arguments: str) -> str:
+        done = routes_command(cluster, *base, *arguments, check=False)
+        assert done.returncode != 0
+        return done.stderr
+
+    message = refused("--to", sink, *options_of(wrong))
+    where = f"schema {first}, the latest of subject {source}-value,"
+    assert f"feature 'Column_0': path details.c: {where}" in message
+    assert f"subject {narrow}-value of the schema registry does not take the schema" in refused("--to", narrow, *paths)
+    assert "'id' already" in refused("--to", sink, *paths, "--field", "id")
+    worker.wait_ready()
+    body = {
+        "name": "orders", "source": {"topics": [source], "format": {"name": "avro"}}, "model": "demo",
+        "sink": {"topic": sink}, "features": dict(each.split("=") for each in wrong),
+    }  # fmt: skip
+    answer = ask(worker, "PUT", "/routes/orders", json.dumps(body).encode(), Content_Type="application/json")
+    assert (answer.status, "path details.c" in answer.json()["error"]["message"]) == (422, True)
+
+    created = routes_command(cluster, *base, "--to", sink, *paths)
+    assert "not checked" not in created.stderr
+    until(lambda: status(worker)["routes"] != [], 20, "the worker runs the route")
+    assert [each["state"] for each in doctor(cluster)] == ["ok"]
+    schemas.set_compatibility(f"{source}-value", "NONE")
+    schemas.register_schema(f"{source}-value", Schema(json.dumps(other), "AVRO"))
+    tried = routes_command(cluster, "try", "orders", check=False)
+    assert "feature 'Column_0': path details.a: schema" in tried.stderr
+    (check,) = doctor(cluster)
+    assert "feature 'Column_0': path details.a: schema" in check["detail"]
     assert worker.stop() == 0
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from typing import Any
 
 import pytest
 from aiokafka.partitioner import murmur2 as signed_murmur2
 
-from tests.fixtures.routes import CLI, ForeignTopics, feature_options, order, routes_command, row, status
+from tests.fixtures.routes import ForeignTopics, doctor, feature_options, order, routes_command, row, status
 from tests.fixtures.workers import Cluster, StartWorker, TrainedModel, Worker, until
 
 
@@ -279,15 +277,6 @@ def route_of(worker: Worker, name: str = "orders") -> dict[str, Any]:
     """The route in the status of a worker."""
     found = [each for each in status(worker)["routes"] if each["route"] == name]
     return found[0] if found else {"state": None, "lag": None}
-
-
-def doctor(cluster: Cluster, **settings: str) -> list[dict[str, Any]]:
-    """The checks of routes of `inferd doctor`, which runs with some settings of a worker."""
-    environ = os.environ | {f"INFERD_{name.upper()}": value for name, value in settings.items()}
-    command = [*CLI, "doctor", "--broker", cluster.bootstrap, "--namespace", cluster.namespace, "--output", "json"]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=False)
-    found: list[dict[str, Any]] = json.loads(done.stdout)
-    return [each for each in found if each["name"] == "routes"]
 
 
 def owned(worker: Worker, topic: str = "") -> int:

@@ -10,6 +10,7 @@ import structlog
 
 from inferd.daemon.http.routes import RouteOverview
 from inferd.daemon.http.worker.cluster_models import ClusterModels
+from inferd.daemon.route_schemas import check_route_schemas
 from inferd.daemon.settings import Settings
 from inferd.schemas.errors import InvalidValueError
 from inferd.schemas.routes import Route, RouteNotFoundError
@@ -51,6 +52,8 @@ class ClusterRoutes:
         if (refusal := topics_refusal(route, tenant, self._settings.streams())) is not None:
             raise InvalidValueError(refusal)
         async with self._models.client(tenant) as client:
+            for unchecked in await check_route_schemas(client, self._settings.schema_registry(), route):
+                log.warning("route_schemas_unchecked", tenant=tenant, route=route.name, reason=unchecked)
             present = {each.name for each in await client.routes()}
             created = await client.create_route(route, start=start, replace=True)
         log.info("route_put", tenant=tenant, route=route.name, created=route.name not in present)

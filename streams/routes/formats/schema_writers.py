@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from inferd.schemas.errors import InferenceError, InvalidValueError
 from inferd.schemas.requests import OUTPUTS, Output
-from inferd.schemas.routes import Format, Sink
+from inferd.schemas.routes import Format, Path, Sink
 from inferd.streams.routes.formats.field_names import check_field_name
 from inferd.streams.routes.formats.format import (
     FailedRecord,
@@ -20,7 +20,7 @@ from inferd.streams.routes.formats.format import (
     Writer,
     Written,
 )
-from inferd.streams.routes.formats.registered_schema import RegisteredSchema
+from inferd.streams.routes.formats.registered_schema import RegisteredSchema, SchemaKind
 from inferd.streams.routes.formats.registry_header import header_of, registry_of
 from inferd.streams.routes.formats.result_fields import failure_fields, prediction_fields
 from inferd.streams.routes.formats.subjects import subject_of
@@ -64,6 +64,29 @@ class SchemaEncoder(Protocol):
 
     def with_carried(self, carried: Sequence[Value], result: bytes) -> bytes:
         """A result with carried fields."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaSource:
+    """What is known of records before there is one: their schema."""
+
+    encoder: SchemaEncoder
+    document_schema: Any
+    """What the encoder needs of it."""
+    locate: Callable[[Path], object]
+    """Raises `InferenceError` for a path that leads to no value in any record."""
+
+
+@runtime_checkable
+class SchemaFormat(Protocol):
+    """A `RecordFormat` whose records have a schema."""
+
+    @property
+    def kind(self) -> SchemaKind: ...
+
+    def sources(self, schema: RegisteredSchema, options: Format, where: str) -> Sequence[SchemaSource]:
+        """Each kind of record that a schema describes: one in Avro, one a message in Protobuf. `where` names the schema
+        in messages. `InvalidValueError` for a schema that cannot be used."""
 
 
 def schema_writer(encoder: SchemaEncoder, options: Format, sink: Sink, schemas: Schemas | None) -> Writer:

@@ -48,6 +48,11 @@ class _Id(msgspec.Struct):
     id: int
 
 
+class _Compatibility(msgspec.Struct):
+    is_compatible: bool
+    messages: list[str] = []
+
+
 class _Problem(msgspec.Struct):
     message: str = ""
     error_code: int = 0
@@ -85,19 +90,25 @@ class SchemaRegistryClient:
 
         `SchemaRejectedError` if it is not compatible with the earlier ones, or not valid.
         """
-        body: dict[str, Any] = {"schema": schema.text}
-        if schema.kind != "AVRO":
-            body["schemaType"] = schema.kind
-        if schema.references:
-            body["references"] = [reference.to_json() for reference in schema.references]
         path = f"/subjects/{quote(subject, safe='')}/versions"
-        status, answer = await self._ask("POST", path, msgspec.json.encode(body))
+        status, answer = await self._ask("POST", path, _body_of(schema))
         if status in _REJECTED:
             raise SchemaRejectedError(
                 f"subject {subject} of the schema registry rejects the schema: {_problem(answer).message[:300]}."
                 " Set its compatibility so that a field may be added, or choose another sink or naming of subjects"
             )
         return self._decoded(status, answer, _Id).id
+
+    async def incompatibility(self, subject: str, schema: RegisteredSchema) -> str | None:
+        """Why a subject would not take a schema; None if it would, also because there is no such subject yet."""
+        path = f"/compatibility/subjects/{quote(subject, safe='')}/versions/latest?verbose=true"
+        status, answer = await self._ask("POST", path, _body_of(schema))
+        if status == HTTPStatus.NOT_FOUND and _problem(answer).error_code // 100 == HTTPStatus.NOT_FOUND:
+            return None
+        if status in _REJECTED:
+            return _problem(answer).message[:300] or "it is not valid"
+        found = self._decoded(status, answer, _Compatibility)
+        return None if found.is_compatible else "; ".join(found.messages)[:300] or "it is not compatible"
 
     async def check(self) -> None:
         """Asks for the subjects: raises the errors of this package if the registry does not answer as one."""
@@ -192,6 +203,15 @@ class SchemaRegistryClient:
         if (authorization := self._connection.authorization()) is not None:
             headers["Authorization"] = authorization
         return headers
+
+
+def _body_of(schema: RegisteredSchema) -> bytes:
+    body: dict[str, Any] = {"schema": schema.text}
+    if schema.kind != "AVRO":
+        body["schemaType"] = schema.kind
+    if schema.references:
+        body["references"] = [reference.to_json() for reference in schema.references]
+    return msgspec.json.encode(body)
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

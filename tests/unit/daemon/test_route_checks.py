@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from inferd.daemon.checks import Check
-from inferd.daemon.checks.routes import BrokerFacts, check_routes, check_schema_registry, route_checks
+from inferd.daemon.checks.routes import Facts, check_routes, check_schema_registry, route_checks
 from inferd.daemon.settings.settings import Settings
 from inferd.schemas.connection import SchemaRegistryConnection
 from inferd.schemas.routes import Format, Route, Sink, Source
@@ -23,10 +23,10 @@ from tests.fixtures.lane import sum_model
 SETTINGS = Settings.from_environment({}, {"routes_sources": "in*", "routes_sinks": "out*"}).streams()
 ROUTE = Route("orders", Source(["in", "in2"], Format("json")), "sum", Sink("out"))
 TOPICS: dict[str, TopicMetadata | None] = dict.fromkeys(("in", "in2", "out"), TopicMetadata(4))
-FACTS = BrokerFacts(TOPICS)
+FACTS = Facts(TOPICS)
 
 
-def checks(*routes: Route, facts: BrokerFacts = FACTS, models: ModelCatalog | None = None) -> list[Check]:
+def checks(*routes: Route, facts: Facts = FACTS, models: ModelCatalog | None = None) -> list[Check]:
     served = sum_model(1)
     catalog = models or ModelCatalog()
     if models is None:
@@ -45,7 +45,7 @@ def test_a_route_that_can_run() -> None:
 
 def test_each_problem_is_named_with_its_route_and_its_remedy() -> None:
     denied = Right("READ", "topic", "in2", "default"), Right("WRITE", "topic", "out", "default")
-    source, sink, rights = checks(facts=BrokerFacts({"in": None, "out": None}, denied))
+    source, sink, rights = checks(facts=Facts({"in": None, "out": None}, denied))
     for check in (source, sink, rights):
         assert (check.name, check.state) == ("routes", "fail")
         assert check.detail.startswith("route orders of tenant default: ")

@@ -32,9 +32,9 @@ from inferd.streams.routes.formats.format import (
     Writer,
 )
 from inferd.streams.routes.formats.options import check_options
-from inferd.streams.routes.formats.registered_schema import RegisteredSchema
+from inferd.streams.routes.formats.registered_schema import RegisteredSchema, SchemaKind
 from inferd.streams.routes.formats.registry_header import HEADER_BYTES, registry_of, schema_id_of
-from inferd.streams.routes.formats.schema_writers import WrittenSchema, schema_writer
+from inferd.streams.routes.formats.schema_writers import SchemaSource, WrittenSchema, schema_writer
 
 _parsed = lru_cache(maxsize=1_024)(parse_avro)
 
@@ -43,6 +43,7 @@ class AvroFormat:
     """Records of an Avro schema."""
 
     name = "avro"
+    kind: SchemaKind = "AVRO"
 
     def check(self, route: Route) -> None:
         check_options(route, ("schema", "registry"))
@@ -60,6 +61,12 @@ class AvroFormat:
 
     def writer(self, options: Format, sink: Sink, schemas: Schemas | None) -> Writer:
         return schema_writer(AvroEncoder(), options, sink, schemas)
+
+    def sources(self, schema: RegisteredSchema, options: Format, where: str) -> Sequence[SchemaSource]:
+        """See `SchemaFormat`."""
+        writer = _parsed(schema.text, schema.imported).root
+        reader = parse_avro(options.schema).root if options.schema is not None and options.registry else None
+        return [SchemaSource(AvroEncoder(), schema, lambda path: find(path, writer, reader, where))]
 
 
 @dataclass(frozen=True, slots=True)

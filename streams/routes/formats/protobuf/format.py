@@ -39,9 +39,9 @@ from inferd.streams.routes.formats.protobuf.schema import (
     widened,
 )
 from inferd.streams.routes.formats.protobuf.values import getter
-from inferd.streams.routes.formats.registered_schema import RegisteredSchema
+from inferd.streams.routes.formats.registered_schema import RegisteredSchema, SchemaKind
 from inferd.streams.routes.formats.registry_header import HEADER_BYTES, registry_of, schema_id_of
-from inferd.streams.routes.formats.schema_writers import WrittenSchema, schema_writer
+from inferd.streams.routes.formats.schema_writers import SchemaSource, WrittenSchema, schema_writer
 
 INDEXES_MAX = 32
 FIRST = b"\0"
@@ -53,6 +53,7 @@ class ProtobufFormat:
     """Records that are messages of a Protobuf schema."""
 
     name = "protobuf"
+    kind: SchemaKind = "PROTOBUF"
 
     def check(self, route: Route) -> None:
         check_options(route, ("schema", "registry", "message"))
@@ -78,6 +79,18 @@ class ProtobufFormat:
     def writer(self, options: Format, sink: Sink, schemas: Schemas | None) -> Writer:
         return schema_writer(ProtobufEncoder(), options, sink, schemas)
 
+    def sources(self, schema: RegisteredSchema, options: Format, where: str) -> Sequence[SchemaSource]:
+        """See `SchemaFormat`."""
+        parsed = _parsed(replace(schema, schema_id=None))
+        expected = _given(options)[1] if options.schema is not None and options.registry else None
+        messages = parsed.file.descriptor.message_type
+        if len(messages) == 1:
+            return [_source(_Writers(parsed, (0,), schema), expected, where)]
+        return [
+            _source(_Writers(parsed, (index,), schema), expected, f"message {message.name} of {where}")
+            for index, message in enumerate(messages)
+        ]
+
 
 def _given(options: Format) -> tuple[ProtobufSchema, Descriptor]:
     schema = _parsed(RegisteredSchema("PROTOBUF", options.schema or ""))
@@ -95,6 +108,11 @@ class _Writers:
     @property
     def key(self) -> tuple[int | None, tuple[int, ...]]:
         return (None if self.registered is None else self.registered.schema_id), self.indexes
+
+
+def _source(writers: _Writers, expected: Descriptor | None, where: str) -> SchemaSource:
+    message = expected or writers.schema.message(writers.indexes)
+    return SchemaSource(ProtobufEncoder(), writers, lambda path: getter(path, message, where))
 
 
 @dataclass(frozen=True, slots=True)
