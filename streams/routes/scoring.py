@@ -100,8 +100,10 @@ class RouteBatch(MicroBatch):
         return replace(super().finish(), sink_headers=self.sink_headers)
 
     def fail(self, index: int, error: ModelServingError, request_id: str | None, model_id: str | None) -> None:
-        """A record has no prediction. Its error does not say "row 0": a record has one row."""
-        message = _ROW.sub("", error.message)
+        """A record has no prediction. Its error does not say "row 0" unless the format's records have several rows."""
+        document = self.documents[index]
+        several = document is not None and document.rows is not None
+        message = error.message if several else _ROW.sub("", error.message)
         self.failures[index] = error if message == error.message else type(error)(message)
         if model_id is not None:
             self._asked[index] = model_id
