@@ -1,7 +1,17 @@
-"""Connections to brokers: options, TLS, back-off, and why a broker cannot be reached. Only for aiokafka."""
+"""Connections to brokers: options, TLS, back-off, and why a broker cannot be reached."""
 
 from inferd.streams.connection.clients import client_options, why_unreachable
 from inferd.streams.connection.fetcher import set_bulk_topics
-from inferd.streams.connection.unreachable import Kind, reason_of, setting_name
+from inferd.streams.connection.unreachable import Kind, Reason, causes, reason_of, setting_name, tls_reason
 
-__all__ = ["Kind", "client_options", "reason_of", "set_bulk_topics", "setting_name", "why_unreachable"]
+__all__ = [
+    "Kind",
+    "Reason",
+    "causes",
+    "client_options",
+    "reason_of",
+    "set_bulk_topics",
+    "setting_name",
+    "tls_reason",
+    "why_unreachable",
+]

@@ -72,10 +72,8 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _reason(error: BaseException, connection: KafkaConnection) -> Reason | None:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return _unverified(error)
     if isinstance(error, ssl.SSLError):
-        return _tls_failure(error, connection)
+        return tls_reason(error, has_certificate=connection.ssl_certfile is not None)
     if isinstance(error, asyncio.IncompleteReadError) and (error.expected or 0) >> 16 == TLS_ALERT:
         return Reason("tls", "speaks TLS, and we do not", ("security_protocol",))
     if isinstance(error, ConnectionRefusedError):
@@ -83,25 +81,32 @@ def _reason(error: BaseException, connection: KafkaConnection) -> Reason | None:
     return _sasl_reason(error, connection)
 
 
+def tls_reason(error: ssl.SSLError, *, has_certificate: bool) -> Reason:
+    """The reason in an exception of TLS. `has_certificate`: whether there is a client certificate."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _unverified(error)
+    return _tls_failure(error, has_certificate=has_certificate)
+
+
 def _unverified(error: ssl.SSLCertVerificationError) -> Reason:
     code, said = error.verify_code, error.verify_message.rstrip(".")
     if code == EXPIRED:
-        return Reason("tls", "shows a certificate that has expired: renew it on the broker")
+        return Reason("tls", "shows a certificate that has expired: renew it there")
     if code == NOT_YET_VALID:
         return Reason("tls", "shows a certificate that is not valid yet: compare the clocks of both machines")
     if code in NAME_MISMATCHES:
-        return Reason("tls", f"shows a certificate for another host name ({said}): check the broker's address")
+        return Reason("tls", f"shows a certificate for another host name ({said}): check the address")
     if code in UNKNOWN_AUTHORITIES:
         return Reason("tls", f"shows a certificate of an unknown authority ({said})", ("ssl_cafile",))
     return Reason("tls", f"shows a certificate that cannot be verified ({said})", ("ssl_cafile",))
 
 
-def _tls_failure(error: ssl.SSLError, connection: KafkaConnection) -> Reason:
+def _tls_failure(error: ssl.SSLError, *, has_certificate: bool) -> Reason:
     alert = str(error.reason or error)
     said = alert.partition("ALERT_")[2].replace("_", " ").lower()
     if said and any(name in alert for name in CERTIFICATE_ALERTS):
         options = ("ssl_certfile", "ssl_keyfile")
-        if connection.ssl_certfile is None:
+        if not has_certificate:
             return Reason("tls", "asks for a client certificate, and we have none", options)
         return Reason("tls", f"refuses our client certificate ({said})", options)
     if alert in {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_EOF_WHILE_READING"}:

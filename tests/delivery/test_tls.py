@@ -50,7 +50,7 @@ def wrong_connections(broker: SecureBroker) -> dict[str, KafkaConnection]:
 
 
 EXPECTED: dict[str, tuple[type[ServerError], str]] = {
-    "expired": (TlsError, "has expired: renew it on the broker"),
+    "expired": (TlsError, "has expired: renew it there"),
     "other host": (TlsError, "for another host name"),
     "unknown authority": (TlsError, "of an unknown authority"),
     "no client certificate": (TlsError, "asks for a client certificate, and we have none"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Literal, TypeVar
@@ -12,6 +13,7 @@ import msgspec
 
 from inferd.schemas.connection import SchemaRegistryConnection
 from inferd.schemas.errors import SchemaNotFoundError
+from inferd.streams.connection import Reason, causes, tls_reason
 from inferd.streams.routes.formats import Reference, RegisteredSchema, SchemaKind
 from inferd.streams.routes.schema_registry.errors import (
     RegistryDeniedError,
@@ -187,7 +189,20 @@ class SchemaRegistryClient:
             )
         if isinstance(error, OSError) and not isinstance(error, aiohttp.ClientError | ConnectionError):
             return RegistryDeniedError(f"the credentials of the schema registry cannot be read: {error}")
+        if (reason := self._tls_reason(error)) is not None:
+            return RegistryUnavailableError(f"the schema registry {self._url} {reason.text(_setting_name)}")
         return RegistryUnavailableError(f"the schema registry {self._url} cannot be reached: {error}")
+
+    def _tls_reason(self, error: Exception) -> Reason | None:
+        """Why the TLS handshake failed; None if it did not."""
+        for cause in causes(error):
+            if isinstance(cause, ssl.SSLError) and not isinstance(cause, aiohttp.ClientError):
+                return tls_reason(cause, has_certificate=self._connection.ssl_certfile is not None)
+        if isinstance(error, aiohttp.ServerDisconnectedError) and self._url.startswith("https:"):
+            # aiohttp does not pass on the alert that follows the handshake of TLS 1.3.
+            words = "closes the connection, as one does that does not accept our client certificate, or lack of one"
+            return Reason("tls", words, ("ssl_certfile",))
+        return None
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -203,6 +218,11 @@ class SchemaRegistryClient:
         if (authorization := self._connection.authorization()) is not None:
             headers["Authorization"] = authorization
         return headers
+
+
+def _setting_name(option: str) -> str:
+    """The setting for what a `Reason` says to check."""
+    return "INFERD_SCHEMA_REGISTRY_" + ("URL" if option == "security_protocol" else option.upper())
 
 
 def _body_of(schema: RegisteredSchema) -> bytes:
