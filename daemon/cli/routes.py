@@ -317,6 +317,8 @@ def _row(route: Route) -> list[object]:
 
 def _facts(route: Route) -> list[tuple[str, object]]:
     facts: list[tuple[str, object]] = list(zip(LIST_COLUMNS, _row(route), strict=True))
+    if (data := route.source.format.data) is not None:
+        facts.append(("data", data))
     facts += [(f"feature {name}", path) for name, path in route.features.items()]
     facts += [(f"feature {name}", f"always {value!r}") for name, value in route.constants.items()]
     facts += [(f"carried {name}", path) for name, path in route.sink.carry.items()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from inferd.schemas.errors import InvalidValueError, SchemaMismatchError
+from inferd.schemas.limits import Limits
 from inferd.schemas.requests import DEFAULT_OUTPUTS, Output, Scalar, check_outputs
 from inferd.schemas.routes import Path, Route, parse_path
 from inferd.streams.inference import Record, ServedModel
@@ -16,7 +17,7 @@ _Source = Callable[[Record, Document], Value]
 class RoutePlan:
     """The reader of a route for a model version, and the writer of its sink."""
 
-    def __init__(self, route: Route, model: ServedModel, schemas: Schemas | None) -> None:
+    def __init__(self, route: Route, model: ServedModel, schemas: Schemas | None, limits: Limits) -> None:
         """`SchemaMismatchError` or `InvalidValueError` if the route does not fit the model or the format."""
         self.model = model
         self.outputs = outputs_of(route)
@@ -31,7 +32,7 @@ class RoutePlan:
         in_value = [path for path in (*paths, *carried) if path.special is None]
         self._places = {id(path): place for place, path in enumerate(in_value)}
         new_field = route.sink.field if route.sink.mode == "enrich" else None
-        self.reader: Reader = record_format.reader(source.format, in_value, new_field, schemas)
+        self.reader: Reader = record_format.reader(source.format, in_value, new_field, schemas, limits)
         self.writer: Writer = record_format.writer(source.format, route.sink, schemas)
         self._direct = len(paths) == len(in_value) == len(names)
         self.row_reader = self.reader.row_reader(model.features) if self._direct else None

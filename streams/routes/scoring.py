@@ -270,7 +270,7 @@ class RouteScorer:
         """The plan for a version, made when it is first needed; `InferenceError` if the route does not fit."""
         plan = self._plans.get(id(model))
         if plan is None or plan.model is not model:
-            plan = RoutePlan(self.route, model, self._schemas)
+            plan = RoutePlan(self.route, model, self._schemas, self.limits)
             used = {id(version.served) for version in self._catalog.versions()}
             self._plans = {key: each for key, each in self._plans.items() if key in used} | {id(model): plan}
         return plan

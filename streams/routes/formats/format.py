@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from inferd.schemas.cloud_events import Place
 from inferd.schemas.errors import InferenceError, ModelServingError
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.requests import Output
 from inferd.schemas.routes import Format, Path, Route, Sink
 from inferd.streams.inference import FeatureSchema, Matrix
@@ -165,11 +166,19 @@ class RecordFormat(Protocol):
     def check(self, route: Route) -> None:
         """`InvalidValueError` for options that the format does not have, or a schema that it cannot read."""
 
-    def reader(self, options: Format, paths: Sequence[Path], new_field: str | None, schemas: Schemas | None) -> Reader:
+    def reader(
+        self,
+        options: Format,
+        paths: Sequence[Path],
+        new_field: str | None,
+        schemas: Schemas | None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> Reader:
         """A reader of the values at `paths`, which all are in the record's value.
 
         `new_field`: the name of the field that will be added. A record that has it already is a `SchemaMismatchError`.
-        `InvalidValueError` for a path that no record of the given schema has.
+        `limits`: of the rows and values of one record, in formats whose records have several rows. `InvalidValueError`
+        for a path that no record of the given schema has.
         """
 
     def writer(self, options: Format, sink: Sink, schemas: Schemas | None) -> Writer:

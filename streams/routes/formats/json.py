@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from inferd.schemas.codecs import JSON
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.routes import Format, Path, Route, Sink
 from inferd.streams.routes.formats.format import FailedRecord, Reader, Schemas, Scored, Sources, Writer, Written
 from inferd.streams.routes.formats.object_results import ObjectResults
@@ -25,7 +26,14 @@ class JsonFormat:
     def check(self, route: Route) -> None:
         check_options(route)
 
-    def reader(self, options: Format, paths: Sequence[Path], new_field: str | None, schemas: Schemas | None) -> Reader:
+    def reader(
+        self,
+        options: Format,
+        paths: Sequence[Path],
+        new_field: str | None,
+        schemas: Schemas | None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> Reader:
         return TreeReader(JSON, paths, new_field)
 
     def writer(self, options: Format, sink: Sink, schemas: Schemas | None) -> Writer:

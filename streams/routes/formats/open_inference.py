@@ -8,7 +8,7 @@ from dataclasses import replace
 from inferd.schemas.codecs import CONTENT_TYPE
 from inferd.schemas.errors import InferenceError, InvalidValueError
 from inferd.schemas.headers import JSON_LENGTH, OPEN_INFERENCE
-from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.open_inference import NamedRequest, decode_record, encode_error, encode_response, row_values
 from inferd.schemas.requests import Prediction
 from inferd.schemas.routes import Format, Path, Route, Sink, parse_path
@@ -27,9 +27,6 @@ from inferd.streams.routes.formats.format import (
     Written,
 )
 from inferd.streams.routes.formats.options import check_options
-
-# The broker limits the size of records of others.
-_LIMITS = replace(DEFAULT_LIMITS, message_bytes_max=2**31 - 1)
 
 
 class InferenceFormat:
@@ -50,8 +47,15 @@ class InferenceFormat:
         for text in route.features.values():
             _ = _tensor_of(parse_path(text))
 
-    def reader(self, options: Format, paths: Sequence[Path], new_field: str | None, schemas: Schemas | None) -> Reader:
-        return InferenceReader([_tensor_of(path) for path in paths])
+    def reader(
+        self,
+        options: Format,
+        paths: Sequence[Path],
+        new_field: str | None,
+        schemas: Schemas | None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> Reader:
+        return InferenceReader([_tensor_of(path) for path in paths], limits)
 
     def writer(self, options: Format, sink: Sink, schemas: Schemas | None) -> Writer:
         return InferenceResults()
@@ -68,17 +72,19 @@ def _tensor_of(path: Path) -> str:
 class InferenceReader(ByDocument):
     """Reads the rows of requests."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], limits: Limits) -> None:
         """`names`: the inputs that are read."""
         self._names = names
+        # The broker limits the size of records of others.
+        self._limits = replace(limits, message_bytes_max=2**31 - 1)
 
     def read(self, records: Sequence[SourceRecord]) -> Sequence[Document | InferenceError | Pending]:
         return [self._read(record) for record in records]
 
     def _read(self, record: SourceRecord) -> Document | InferenceError:
         try:
-            request, binary = decode_record(record.value, record.headers, _LIMITS)
-            return Document((), request, rows=row_values(request, binary, self._names, _LIMITS))
+            request, binary = decode_record(record.value, record.headers, self._limits)
+            return Document((), request, rows=row_values(request, binary, self._names, self._limits))
         except InferenceError as error:
             return error
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from inferd.schemas.errors import InferenceError, InvalidValueError, MalformedError, SchemaMismatchError
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.requests import Output
 from inferd.schemas.routes import Format, Path, Route, Sink
 from inferd.streams.routes.formats.avro.decoder import AvroDecoder
@@ -53,7 +54,14 @@ class AvroFormat:
         elif options.registry:
             raise InvalidValueError("format avro: 'registry' goes with a schema; the registry has the others")
 
-    def reader(self, options: Format, paths: Sequence[Path], new_field: str | None, schemas: Schemas | None) -> Reader:
+    def reader(
+        self,
+        options: Format,
+        paths: Sequence[Path],
+        new_field: str | None,
+        schemas: Schemas | None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> Reader:
         if options.schema is None or options.registry:
             given = None if options.schema is None else parse_avro(options.schema).root
             return RegistryReader(registry_of(schemas, options), paths, given, new_field)

@@ -12,6 +12,7 @@ from inferd.schemas.cloud_events import RELATED, encode_event, headers_of_attrib
 from inferd.schemas.codecs import CONTENT_TYPE
 from inferd.schemas.errors import InferenceError, InvalidValueError, UnsupportedContentTypeError
 from inferd.schemas.headers import CLOUD_EVENT, CLOUD_EVENT_PREFIX
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.routes import CONTENT_TYPES, Format, Path, Route, Sink
 from inferd.streams.routes.formats.cloud_events.event import Event, open_event
 from inferd.streams.routes.formats.format import (
@@ -58,9 +59,16 @@ class CloudEventsFormat:
         source = msgspec.structs.replace(route.source, format=_of_data(options, options.data))
         self._formats[options.data].check(msgspec.structs.replace(route, source=source))
 
-    def reader(self, options: Format, paths: Sequence[Path], new_field: str | None, schemas: Schemas | None) -> Reader:
+    def reader(
+        self,
+        options: Format,
+        paths: Sequence[Path],
+        new_field: str | None,
+        schemas: Schemas | None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> Reader:
         def make(name: str) -> Reader:
-            return self._formats[name].reader(_of_data(options, name), paths, new_field, schemas)
+            return self._formats[name].reader(_of_data(options, name), paths, new_field, schemas, limits)
 
         return EventReader(_ByFormat(options.data, make))
 

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from inferd.schemas.errors import InferenceError, InvalidValueError, MalformedError, SchemaMismatchError
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.requests import Output
 from inferd.schemas.routes import Format, Path, Route, Sink
 from inferd.streams.routes.formats.format import (
@@ -65,7 +66,14 @@ class ProtobufFormat:
         elif options.message is not None:
             raise InvalidValueError("format protobuf: 'message' names one of the given schema; a registry needs none")
 
-    def reader(self, options: Format, paths: Sequence[Path], new_field: str | None, schemas: Schemas | None) -> Reader:
+    def reader(
+        self,
+        options: Format,
+        paths: Sequence[Path],
+        new_field: str | None,
+        schemas: Schemas | None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> Reader:
         if options.schema is None or options.registry:
             given = None if options.schema is None else _given(options)[1]
             return RegistryReader(registry_of(schemas, options), paths, given, new_field)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput, InferResult
 
 from inferd.schemas.errors import InvalidValueError
-from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.models import Feature, Manifest
 from inferd.schemas.protocols import Exchanges
 from inferd.schemas.routes import Format, Route, Sink, Source
@@ -123,6 +123,16 @@ def test_an_error_names_the_row_and_is_a_response_if_it_goes_to_the_sink() -> No
     assert outcome.failures[1].message.startswith("row 0, feature 'b'")
     assert outcome.sink_headers[1] == [OIP]
     assert outcome.values[2] == b""
+
+
+def test_rows_and_values_are_limited_as_in_requests() -> None:
+    limited = RouteScorer(ROUTE, catalog_of(sum_model(1)), Limits(rows_max=3, values_max=5), "inferd")
+    outcome = score(
+        limited,
+        request(tensor("a", 1, 2, 3), tensor("b", 1, 2, 3)), request(tensor("a", *[1] * 4), tensor("b", *[1] * 4)),
+        request(matrix(3, 1, 2, 3, 4, 5, 6)), request({**matrix(1, 1, 2), "shape": [10**9, 0]}),
+    )  # fmt: skip
+    assert {index: error.code for index, error in outcome.failures.items()} == dict.fromkeys((1, 2, 3), "too_large")
 
 
 def test_outputs_are_those_of_the_route_or_fewer() -> None:
