@@ -14,11 +14,11 @@ import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary, from_structured, to_binary, to_structured
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
-from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from tests.fixtures.asyncapi_rules import faults, validator
+from tests.fixtures.groups import forgotten
 from tests.fixtures.workers import Cluster, StartWorker, TrainedModel, Worker, until
 
 OIP = "application/vnd.oip.v2+json"
@@ -193,16 +193,6 @@ def test_invalid_events_are_dead_letters_and_block_nothing(
         "base64": "malformed", "batch": "unsupported_content_type",
     }  # fmt: skip
     assert all(letters[key].value() == value for key, (value, _) in bad.items())
-
-
-def forgotten(cluster: Cluster) -> bool:
-    """Deletes the consumer group, once the broker has noticed that it has no members."""
-    admin = AdminClient({"bootstrap.servers": cluster.bootstrap})
-    try:
-        admin.delete_consumer_groups([cluster.namespace])[cluster.namespace].result(10)
-    except KafkaException:
-        return False
-    return True
 
 
 def test_the_same_bytes_again_after_a_crash(cluster: Cluster, model: TrainedModel, start_worker: StartWorker) -> None:

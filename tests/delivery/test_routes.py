@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from aiokafka.partitioner import murmur2 as signed_murmur2
 
+from tests.fixtures.groups import forgotten
 from tests.fixtures.routes import ForeignTopics, doctor, feature_options, order, routes_command, row, status
 from tests.fixtures.workers import Cluster, StartWorker, TrainedModel, Worker, until
 
@@ -346,3 +347,42 @@ def test_requests_of_the_open_inference_protocol(
     codes = {letter.key(): dict(letter.headers())["inferd-error-code"] for letter in letters}
     assert codes == {b"bad": b"schema_mismatch", b"broken": b"malformed"}
     assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("mode", ["enrich", "result"])
+def test_events_have_the_same_bytes_again_after_a_crash(
+    cluster: Cluster, model: TrainedModel, start_worker: StartWorker, mode: str
+) -> None:
+    """A worker that finds no committed offsets repeats what it wrote: events have the same id and time."""
+    others = ForeignTopics(cluster)
+    source, sink = others.create("events"), others.create("scored")
+    cluster.deploy(model)
+    routes_command(
+        cluster, "create", "events", "--from", source, "--to", sink, "--format", "cloudevents", "--model", "demo",
+        *feature_options(), "--mode", mode, "--on-error", "sink", "--start", "earliest",
+    )  # fmt: skip
+    worker = start_route_worker(start_worker, cluster, others)
+    worker.wait_ready()
+    producer = others.producer()
+    attributes = {"specversion": "1.0", "source": "/shop", "type": "order"}
+    for number in range(40):
+        data = order(number, **({"order": {"a": "text"}} if number % 5 == 0 else {}))
+        event = {**attributes, "id": f"e-{number}"}
+        value = data
+        headers: list[tuple[str, str | bytes | None]] = [("content-type", b"application/json")]
+        if number % 2:
+            value = json.dumps({**event, "data": json.loads(data)}).encode()
+            headers = [("content-type", b"application/cloudevents+json")]
+        else:
+            headers += [(f"ce_{name}", text.encode()) for name, text in event.items()]
+        producer.produce(source, value, b"k%d" % number, headers=headers)
+    assert producer.flush(30) == 0
+    first = others.read(sink, 40)
+    worker.kill()
+    until(lambda: forgotten(cluster), 60, "the group has no offsets")
+    start_route_worker(start_worker, cluster, others).wait_ready()
+    both = others.read(sink, 80)
+    assert len(first) == 40
+    assert len(both) == 80
+    found = sorted((record.key(), record.value(), record.headers()) for record in both)
+    assert found[::2] == found[1::2] == sorted((record.key(), record.value(), record.headers()) for record in first)
