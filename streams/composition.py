@@ -31,7 +31,15 @@ from inferd.streams.lane import (
 from inferd.streams.models.follower import ModelFollower
 from inferd.streams.prediction_runner import PredictionRunner
 from inferd.streams.requests import BatchScoring, BatchSizer, CacheTable, RequestProcessor
-from inferd.streams.routes import RouteContext, RouteParts, RouteProcessor, RouteScorer, RouteService, RouteTable
+from inferd.streams.routes import (
+    RouteContext,
+    RouteParts,
+    RouteProcessor,
+    RouteScorer,
+    RouteService,
+    RouteTable,
+    route_unit,
+)
 from inferd.streams.routes.formats import Schemas
 from inferd.streams.serving import UserCode
 from inferd.streams.settings import StreamSettings
@@ -39,8 +47,6 @@ from inferd.streams.state import LaneTable, make_table
 from inferd.streams.tasks import OnCrash, Slices
 from inferd.streams.telemetry import LaneMeasures
 
-ROUTES_UNIT = "routes/"
-"""Start of the transactional ids of routes, after that of the group."""
 JOB_OWNER_STREAMS: tuple[Stream, ...] = ("jobs", "job-results")
 
 
@@ -149,8 +155,7 @@ def guarantee_of(
 
     def unit(tp: TopicPartition) -> str:
         processor = processors.get(tp.topic)
-        # The name of another's topic may look like one of ours.
-        return f"{ROUTES_UNIT}{tp.topic}-{tp.partition}" if processor and processor.kind == "routes" else unit_of(tp)
+        return route_unit(tp) if processor and processor.kind == "routes" else unit_of(tp)
 
     def tenant_of(topic: str) -> str:
         processor = processors.get(topic)

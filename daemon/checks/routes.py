@@ -137,7 +137,7 @@ def _topic_problems(route: Route, facts: Facts) -> Iterator[Problem]:
 
 
 def _right_problems(tenant: str, route: Route, facts: Facts, settings: StreamSettings) -> Iterator[Problem]:
-    if missing := [right for right in route_rights(tenant, route) if right in facts.missing]:
+    if missing := [right for right in route_rights(tenant, route, settings) if right in facts.missing]:
         grant = "; ".join(grant_commands(missing, settings.connection))
         yield f"not allowed: {'; '.join(describe_rights(missing))}", grant
 
@@ -167,11 +167,11 @@ async def _schemas(connection: SchemaRegistryConnection | None) -> AsyncIterator
 
 
 async def _facts(settings: StreamSettings, routes: Sequence[tuple[str, Route]]) -> Facts:
-    rights = {right for tenant, route in routes for right in route_rights(tenant, route)}
+    rights = {right for tenant, route in routes for right in route_rights(tenant, route, settings)}
     client = AIOKafkaClient(**client_options(settings.connection), client_id="inferd")
     try:
         await client.bootstrap()
-        topics = await read_topics(client, {right.name for right in rights})
+        topics = await read_topics(client, {right.name for right in rights if right.resource == "topic"})
         return Facts(topics, await missing_rights(client, rights))
     finally:
         await client.close()

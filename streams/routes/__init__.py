@@ -1,6 +1,6 @@
 """Routes: topics of others, scored in their own format into enriched or result topics."""
 
-from inferd.streams.routes.admission import RouteKey, admit, route_rights
+from inferd.streams.routes.admission import RouteKey, admit, route_rights, route_unit
 from inferd.streams.routes.allowed import is_allowed, patterns_of, topics_refusal
 from inferd.streams.routes.processor import RouteContext, RouteProcessor
 from inferd.streams.routes.scoring import RouteScorer
@@ -21,5 +21,6 @@ __all__ = [
     "is_allowed",
     "patterns_of",
     "route_rights",
+    "route_unit",
     "topics_refusal",
 ]

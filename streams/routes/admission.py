@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aiokafka import TopicPartition
+
 from inferd.schemas.errors import InferenceError
 from inferd.schemas.routes import Route, conflict
 from inferd.streams.kafka import Operation, Right
@@ -40,9 +42,20 @@ def _refusal(tenant: str, route: Route, earlier: Sequence[Route], settings: Stre
     return topics_refusal(route, tenant, settings) or conflict(route, earlier)
 
 
-def route_rights(tenant: str, route: Route) -> list[Right]:
-    """The rights that a worker needs for a route."""
+def route_unit(tp: TopicPartition) -> str:
+    """The end of the transactional id of a source's partition. Topics of others may have names like ours."""
+    return f"routes/{tp.topic}-{tp.partition}"
+
+
+def route_rights(tenant: str, route: Route, settings: StreamSettings) -> list[Right]:
+    """The rights that a worker needs for a route. Of transactional ids, those of one partition stand for all."""
     wanted: list[tuple[Operation, str]] = [("DESCRIBE", route.sink.topic), ("WRITE", route.sink.topic)]
     for topic in route.source.topics:
         wanted += [("DESCRIBE", topic), ("READ", topic)]
-    return [Right(operation, "topic", topic, tenant) for operation, topic in wanted]
+    rights = [Right(operation, "topic", topic, tenant) for operation, topic in wanted]
+    if settings.processing_guarantee == "exactly_once":
+        operations: tuple[Operation, ...] = ("DESCRIBE", "WRITE")
+        for topic in route.source.topics:
+            name = f"{settings.group.group_id}-{route_unit(TopicPartition(topic, 0))}"
+            rights += [Right(operation, "transactional-id", name, tenant) for operation in operations]
+    return rights

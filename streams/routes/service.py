@@ -213,7 +213,7 @@ class RouteService:
             topics = [topic for topic in route.source.topics if self._topics.partitions_of(topic)]
             if missing := [topic for topic in route.source.topics if topic not in topics]:
                 reasons[key] = f"topic {missing[0]} does not exist: create it"
-            if lacking := [right for right in route_rights(key[0], route) if right in self._denied]:
+            if lacking := [right for right in route_rights(key[0], route, self._settings) if right in self._denied]:
                 reasons[key] = describe_missing(lacking, self._settings.connection)
                 topics = []
             if topics:
@@ -234,7 +234,9 @@ class RouteService:
 
     async def _check_rights(self, routes: Mapping[RouteKey, Route]) -> None:
         """Asks for the rights of all routes: regularly, and at once after a change."""
-        wanted = frozenset(right for (tenant, _), route in routes.items() for right in route_rights(tenant, route))
+        wanted = frozenset(
+            right for (tenant, _), route in routes.items() for right in route_rights(tenant, route, self._settings)
+        )
         now = time.monotonic()
         if wanted == self._asked and now < self._ask_at and not self._denied:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import uuid
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from inferd.daemon.checks.kafka import check_access
 from inferd.daemon.settings.settings import Settings
 from inferd.schemas.models.model import CacheSpec
 from inferd.streams.kafka.rights import worker_rights
+from tests.fixtures.routes import ForeignTopics, feature_options, order, routes_command, status
 from tests.fixtures.secured_broker import PASSWORD, Right, SecuredKafka, secured
 from tests.fixtures.workers import Cluster, StartWorker, TrainedModel, Worker, until
 
@@ -252,4 +254,65 @@ def test_a_forbidden_reply_topic_only_fails_its_own_requests(
     assert refused["error"]["code"] == "reply_to_refused", refused
     assert tenancy.is_answered("a", "after")
     assert waiting(worker) == {}
+    assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
+def test_a_route_waits_while_one_of_its_rights_is_missing(
+    tenancy: Tenancy, model: TrainedModel, start_worker: StartWorker, guarantee: str
+) -> None:
+    cluster, namespace = tenancy.clusters["a"], tenancy.namespace
+    others = ForeignTopics(cluster)
+    source, sink = others.create("orders", 2), others.create("scored", 2)
+    read, write = Right("READ", "TOPIC", source), Right("WRITE", "TOPIC", sink)
+    ids = Right("WRITE", "TRANSACTIONAL_ID", f"{namespace}-routes/", prefixed=True)
+    rights = [read, write, ids] if guarantee == "exactly_once" else [read, write]
+    tenancy.kafka.grant("worker", tenancy.worker_rights)
+    cluster.deploy(model)
+    allowed = f"a={others.prefix}.*"
+    worker = tenancy.start(
+        start_worker, processing_guarantee=guarantee, routes_sources=allowed, routes_sinks=allowed
+    )  # fmt: skip
+    worker.wait_ready()
+    routes_command(
+        cluster, "create", "orders", "--tenant", "a", "--from", source, "--to", sink, "--format", "json", "--model",
+        "demo", *feature_options(), "--start", "earliest",
+    )  # fmt: skip
+    sent = 0
+
+    def send() -> None:
+        nonlocal sent
+        producer = others.producer()
+        for number in range(sent, sent + 40):
+            producer.produce(source, order(number), partition=number % 2)
+        assert producer.flush(30) == 0
+        sent += 40
+
+    def waits(right: Right) -> bool:
+        (route,) = status(worker)["routes"] or [{}]
+        kind = right.resource.lower().replace("_", "-")
+        named = re.compile(rf"{right.operation} on {kind} {re.escape(right.name)}")
+        return route.get("state") == "waiting" and bool(named.search(route["reason"]))
+
+    def runs() -> bool:
+        (route,) = status(worker)["routes"]
+        return bool(route["state"] == "running" and route["lag"] == 0 and route["partitions"] == 2)
+
+    for right in rights:
+        send()
+        until(partial(waits, right), NOTICED_S, f"{right} to be named at the start")
+        tenancy.kafka.grant("worker", [right])
+    until(runs, NOTICED_S, "the route runs")
+    # It takes up to ten seconds until a lost right is noticed: each guarantee loses others.
+    for right in [write] if guarantee == "at_least_once" else [read, ids]:
+        tenancy.kafka.revoke("worker", [right])
+        until(partial(waits, right), NOTICED_S, f"{right} to be named when it is revoked")
+        send()
+        tenancy.ask("a", f"beside-{right.resource}")
+        assert tenancy.is_answered("a", f"beside-{right.resource}"), "requests are served all the while"
+        tenancy.kafka.grant("worker", [right])
+        until(runs, NOTICED_S, "the route runs again")
+    numbers = sorted(json.loads(record.value())["id"] for record in others.read(sink, sent))
+    assert sorted({*numbers}) == list(range(sent))
+    assert guarantee == "at_least_once" or len(numbers) == sent
     assert worker.stop() == 0

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from aiokafka.partitioner import murmur2 as signed_murmur2
+from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
 
 from tests.fixtures.groups import forgotten
 from tests.fixtures.routes import ForeignTopics, doctor, feature_options, order, routes_command, row, status
@@ -220,6 +221,63 @@ def test_a_route_is_removed_under_load_and_continues_when_it_is_created_again(
     create(cluster, "orders", source, sink)
     records = others.read(sink, 10_000)
     check_ledger(records, 10_000, exactly_once=False)
+    assert worker.stop() == 0
+
+
+def test_topics_of_a_route_grow_and_are_created_again_while_it_runs(  # noqa: PLR0915  (one route sees it all)
+    cluster: Cluster, model: TrainedModel, start_worker: StartWorker
+) -> None:
+    """The source gets partitions, and is recreated; the sink is recreated, and the route is replaced meanwhile. Every
+    record of what exists comes once, without a restart."""
+    others = ForeignTopics(cluster)
+    source, sink = others.create("orders", 3), others.create("scored", 3)
+    cluster.deploy(model)
+    worker = start_route_worker(start_worker, cluster, others, processing_guarantee="exactly_once")
+    worker.wait_ready()
+    create(cluster, "orders", source, sink)
+    sent = 0
+
+    def send(count: int, partitions: int) -> None:
+        nonlocal sent
+        producer = others.producer()  # a new one knows the topics as they are
+        for number in range(sent, sent + count):
+            producer.produce(source, order(number), b"%d" % number, partition=number % partitions)
+        assert producer.flush(30) == 0
+        sent += count
+
+    def delete(topic: str, name: str) -> None:
+        others.admin.delete_topics([topic])[topic].result(30)
+        until(lambda: route_of(worker)["state"] == "waiting", 30, f"{name} is gone")
+        assert f"{name} does not exist" in route_of(worker)["reason"]
+
+    def numbers(count: int) -> list[int]:
+        return sorted(json.loads(record.value())["id"] for record in others.read(sink, count))
+
+    send(200, 3)
+    until(lambda: owned(worker, source) == 3, 30, "the source is read")
+    others.admin.create_partitions([NewPartitions(source, 5)])[source].result(30)
+    send(300, 5)
+    assert numbers(500) == list(range(500))
+    assert owned(worker, source) == 5
+
+    delete(source, "orders")
+    others.create("orders", 2)
+    send(200, 2)
+    assert numbers(700) == list(range(700))
+
+    delete(sink, "scored")
+    send(100, 2)
+    create(cluster, "orders", source, others.create("fallback"), "--field", "fraud", "--replace")
+    waited = others.read(others.name("fallback"), 100)
+    assert sorted(json.loads(record.value())["id"] for record in waited) == list(range(700, 800))
+    assert all("fraud" in json.loads(record.value()) for record in waited), "what waited follows the route as it is now"
+    others.create("scored", 4)
+    create(cluster, "orders", source, sink, "--replace")
+    until(lambda: route_of(worker)["sink"] == sink, 20, "the worker knows of the change")
+    send(100, 2)
+    records = others.read(sink, 100)
+    assert sorted(json.loads(record.value())["id"] for record in records) == list(range(800, 900))
+    assert all(record.partition() == murmur2(record.key()) % 4 for record in records)
     assert worker.stop() == 0
 
 
