@@ -14,7 +14,7 @@ PREDICTION_TYPE = "ai.inferd.prediction.v1"
 ERROR_TYPE = "ai.inferd.error.v1"
 TYPES = (PREDICTION_TYPE, ERROR_TYPE)
 """The types of results."""
-_TEXTS = (*REQUIRED, "subject", "datacontenttype", "dataschema", "time")
+_TEXTS = frozenset((*REQUIRED, "subject", "datacontenttype", "dataschema", "time"))
 """The attributes of the specification; all others are extensions."""
 RELATED = "relatedid"
 """The extension of results that has the id of the request."""
@@ -63,10 +63,11 @@ def check_attributes(attributes: Mapping[str, Attribute], error: type[InferenceE
     if attributes["specversion"] != SPEC_VERSION:
         raise error(f"CloudEvent: specversion {str(attributes['specversion'])[:40]!r}; only {SPEC_VERSION!r} is known")
     for name, value in attributes.items():
-        if not _NAME.fullmatch(name):
+        if name in _TEXTS:
+            if not isinstance(value, str) or not value:
+                raise error(f"CloudEvent: the attribute {name} is not a string, or is empty")
+        elif not _NAME.fullmatch(name):
             raise error(f"CloudEvent: attribute {name[:40]!r}: names have only the characters a-z and 0-9")
-        if name in _TEXTS and (not isinstance(value, str) or not value):
-            raise error(f"CloudEvent: the attribute {name} is not a string, or is empty")
     time = attributes.get("time")
     if time is not None and not _TIME.fullmatch(str(time)):
         raise error(f"CloudEvent: time {str(time)[:40]!r} is not a timestamp of RFC 3339")

@@ -112,7 +112,7 @@ def _timestamp(record: Record, _document: Document, _path: Path) -> Value:
 
 def _header(record: Record, document: Document, path: Path) -> Value:
     """The last header of the name, as Kafka Streams and Kafka Connect read it."""
-    for name, value in reversed(record.headers if document.headers is None else document.headers):
+    for name, value in reversed(record.headers if document.headers is None else document.headers()):
         if name == path.header:
             return _text(value, path.text)
     return None

@@ -41,7 +41,7 @@ class Document(msgspec.Struct, gc=False):
     """The values at the paths of the reader, in their order."""
     schema: Any = None
     """What the writer needs of the record's schema; None for formats without one."""
-    headers: Headers | None = None
+    headers: Callable[[], Headers] | None = None
     """The headers that paths lead to; None: those of the record."""
     rows: Sequence[Sequence[Value]] | None = None
     """For formats whose records have several rows: the values of each, instead of `values`."""

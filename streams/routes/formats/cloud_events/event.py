@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 from inferd.schemas.cloud_events import (
     Attribute,
@@ -25,8 +28,7 @@ _EVENTS = "application/cloudevents"
 _LIMITS = replace(DEFAULT_LIMITS, message_bytes_max=2**31 - 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Data:
+class Data(msgspec.Struct, frozen=True, gc=False):
     """The data of an event: a `SourceRecord` of the data's format."""
 
     value: bytes | None
@@ -34,8 +36,7 @@ class Data:
     headers: Headers
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, gc=False):
     """An event."""
 
     data: Data
@@ -45,10 +46,9 @@ class Event:
     schema: Any = None
     """What the writer of the data's format needs."""
 
-    @property
-    def headers(self) -> Headers | None:
-        """The headers that paths lead to, if they are not those of the record."""
-        return (*self.data.headers, *headers_of_attributes(self.attributes)) if self.structured else None
+    def headers(self) -> Headers:
+        """The headers that paths lead to: the attributes are among them."""
+        return (*self.data.headers, *headers_of_attributes(self.attributes)) if self.structured else self.data.headers
 
 
 def open_event(record: SourceRecord, data_format: str | None) -> Event | InferenceError:
@@ -67,9 +67,28 @@ def open_event(record: SourceRecord, data_format: str | None) -> Event | Inferen
         return error
 
 
+def _meaning(header: str) -> str | None:
+    """`CONTENT_TYPE`, or the name of the attribute with its prefix, in lower case; None for other headers."""
+    return _meaning_of_short(header) if len(header) <= _CACHED_NAME_MAX else _meaning_of(header)
+
+
+def _meaning_of(header: str) -> str | None:
+    lower = header.lower()
+    return lower if lower == CONTENT_TYPE or lower.startswith(CLOUD_EVENT_PREFIX) else None
+
+
+_CACHED_NAME_MAX = 64
+_meaning_of_short = lru_cache(maxsize=1_024)(_meaning_of)
+
+
+def describes_event(header: str) -> bool:
+    """Whether a header is an attribute of an event or the type of its data."""
+    return _meaning(header) is not None
+
+
 def _content_type(headers: Headers) -> str | None:
     for name, value in reversed(headers):
-        if value is not None and name.lower() == CONTENT_TYPE:
+        if value is not None and _meaning(name) == CONTENT_TYPE:
             return value.decode("utf-8", "replace").strip().lower()
     return None
 
@@ -87,9 +106,9 @@ def _structured(record: SourceRecord, data_format: str | None) -> Event:
 
 def _binary(record: SourceRecord, content_type: str | None, data_format: str | None) -> Event:
     attributes = [
-        (lower.removeprefix(CLOUD_EVENT_PREFIX), value)
+        (meaning[len(CLOUD_EVENT_PREFIX) :], value)
         for name, value in record.headers
-        if value is not None and (lower := name.lower()).startswith(CLOUD_EVENT_PREFIX)
+        if value is not None and (meaning := _meaning(name)) is not None and meaning != CONTENT_TYPE
     ]
     if not is_event(name for name, _ in attributes):
         raise MalformedError(

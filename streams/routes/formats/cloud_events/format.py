@@ -11,10 +11,10 @@ import msgspec
 from inferd.schemas.cloud_events import RELATED, encode_event, headers_of_attributes, replace_data, result_attributes
 from inferd.schemas.codecs import CONTENT_TYPE
 from inferd.schemas.errors import InferenceError, InvalidValueError, UnsupportedContentTypeError
-from inferd.schemas.headers import CLOUD_EVENT, CLOUD_EVENT_PREFIX
+from inferd.schemas.headers import CLOUD_EVENT
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.routes import CONTENT_TYPES, Format, Path, Route, Sink
-from inferd.streams.routes.formats.cloud_events.event import Event, open_event
+from inferd.streams.routes.formats.cloud_events.event import Event, describes_event, open_event
 from inferd.streams.routes.formats.format import (
     ByDocument,
     Described,
@@ -130,7 +130,9 @@ class EventReader(ByDocument):
 
 
 def _document(event: Event, of_data: Document) -> Document:
-    return Document(of_data.values, replace(event, schema=of_data.schema), event.headers)
+    # Without a schema of the data the event has all that its writer needs.
+    event = event if of_data.schema is None else msgspec.structs.replace(event, schema=of_data.schema)
+    return Document(of_data.values, event, event.headers if event.structured else None)
 
 
 class _EventWriter:
@@ -186,15 +188,10 @@ class EventResults(_EventWriter):
         attributes = result_attributes(sources.place_of(index), model_id, event.attributes, failed=failed)
         attributes[RELATED] = event.attributes["id"]
         data_type = CONTENT_TYPES[event.data_format][0]
-        kept = [(name, value) for name, value in sources.records[index].headers if not _describes(name.lower())]
+        kept = [(name, value) for name, value in sources.records[index].headers if not describes_event(name)]
         if event.structured:
             return Described(encode_event(attributes, data, data_type), [(CONTENT_TYPE, CLOUD_EVENT.encode()), *kept])
         return Described(data, [(CONTENT_TYPE, data_type.encode()), *headers_of_attributes(attributes), *kept])
-
-
-def _describes(header: str) -> bool:
-    """Whether a header describes the original event."""
-    return header == CONTENT_TYPE or header.startswith(CLOUD_EVENT_PREFIX)
 
 
 def _by_format(events: Mapping[int, Event]) -> dict[str, list[int]]:
