@@ -202,6 +202,26 @@ message Order {
 """
 
 
+def test_a_route_of_protobuf_is_held_against_the_schemas_of_its_topics(
+    cluster: Cluster, model: TrainedModel, registry: str, clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = ForeignTopics(cluster)
+    source, sink = others.create("orders"), others.create("scored")
+    cluster.deploy(model)
+    schemas = clients(registry)
+    for topic in (source, sink):
+        schemas.register_schema(f"{topic}-value", Schema(ORDER_PROTO, "PROTOBUF"))
+    schemas.set_compatibility(f"{sink}-value", "BACKWARD")
+    monkeypatch.setenv("INFERD_SCHEMA_REGISTRY_URL", registry)
+    base = ("create", "orders", "--from", source, "--to", sink, "--format", "protobuf", "--model", "demo")
+    refused = routes_command(
+        cluster, *base, *options_of(("Column_0=details.c", *FEATURES[1:], *REST)), check=False
+    ).stderr  # fmt: skip
+    assert "feature 'Column_0': path details.c: message Order of schema" in refused
+    assert f"the latest of subject {source}-value" in refused
+    assert "not checked" not in routes_command(cluster, *base, *options_of(FEATURES + REST)).stderr
+
+
 @pytest.mark.parametrize("producer_of_schemas", ["python", "text"])
 def test_protobuf_is_enriched_under_a_wider_schema(
     cluster: Cluster,
