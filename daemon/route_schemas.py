@@ -28,6 +28,6 @@ async def check_route_schemas(client: Client, connection: SchemaRegistryConnecti
         return ["the schemas of the route are not checked here: INFERD_SCHEMA_REGISTRY_URL is not set"]
     manifest = manifest_behind(await client.models(), ModelReference.parse(route.model))
     try:
-        return await check_schemas(connection, route, [feature.name for feature in manifest.features])
+        return await check_schemas(connection, route, manifest.features)
     except SchemaRegistryError as error:
         return [f"the schemas of the route are not checked: {error.message}"]

@@ -82,9 +82,9 @@ async def try_route(settings: StreamSettings, tenant: str, name: str, limit: int
 
 async def _check_schemas(settings: StreamSettings, scorer: RouteScorer) -> None:
     """`SchemaMismatchError` if a schema in the registry does not fit the route."""
-    features = [feature.name for version in scorer.versions() for feature in version.manifest.features]
+    features = {each.name: each for version in scorer.versions() for each in version.manifest.features}
     with suppress(SchemaRegistryError):  # a record says that it would wait
-        await check_schemas(settings.schema_registry, scorer.route, list(dict.fromkeys(features)))
+        await check_schemas(settings.schema_registry, scorer.route, list(features.values()))
 
 
 @asynccontextmanager

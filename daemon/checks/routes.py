@@ -84,8 +84,8 @@ async def _unfit(
     for tenant, route in routes:
         try:
             versions = RouteScorer(route, catalogs[tenant], settings.limits, settings.group.group_id).versions()
-            features = [feature.name for version in versions for feature in version.manifest.features]
-            await check_schemas(settings.schema_registry, route, list(dict.fromkeys(features)))
+            features = {each.name: each for version in versions for each in version.manifest.features}
+            await check_schemas(settings.schema_registry, route, list(features.values()))
         except SchemaMismatchError as error:
             unfit[tenant, route.name] = error.message
         except InferenceError:

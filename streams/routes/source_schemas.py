@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 from inferd.schemas.connection import SchemaRegistryConnection
 from inferd.schemas.errors import SchemaMismatchError, SchemaNotFoundError
+from inferd.schemas.models import Feature
 from inferd.schemas.routes import Route
 from inferd.streams.routes.formats import check_given_schema, is_from_registry, sink_schema, subject_of
 from inferd.streams.routes.schema_registry import SchemaRegistryClient
 
 
 async def check_schemas(
-    connection: SchemaRegistryConnection | None, route: Route, features: Sequence[str]
+    connection: SchemaRegistryConnection | None, route: Route, features: Sequence[Feature]
 ) -> list[str]:
     """Checks that the paths of a route lead to values in the latest schemas of its sources, and that the subject of its
     sink takes the schema of what it writes. `features`: those of its model.
@@ -31,7 +32,9 @@ async def check_schemas(
     return [note for note in found if note is not None]
 
 
-async def _check_source(client: SchemaRegistryClient, topic: str, route: Route, features: Sequence[str]) -> str | None:
+async def _check_source(
+    client: SchemaRegistryClient, topic: str, route: Route, features: Sequence[Feature]
+) -> str | None:
     # How the subjects of the sources are named is for their producers to say. Nearly all name them by the topic; the
     # others have the name of a record, which is not known before there is one.
     subject = subject_of("topic", topic, "")

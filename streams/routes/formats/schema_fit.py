@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from inferd.schemas.errors import InferenceError, InvalidValueError, SchemaMismatchError
+from inferd.schemas.models import Feature
 from inferd.schemas.routes import Format, Path, Route, parse_path
 from inferd.streams.routes.formats.registered_schema import RegisteredSchema
 from inferd.streams.routes.formats.registry import format_named
@@ -23,15 +24,32 @@ class SinkSchema:
     schema: RegisteredSchema
 
 
-def needed_paths(route: Route, features: Sequence[str]) -> Mapping[str, Path]:
-    """What a route reads of a record's value, by how messages name it. `features`: those of its model."""
-    needed = {
-        f"feature {name!r}": parse_path(route.features[name]) if name in route.features else Path(name, (name,))
-        for name in features
-        if name not in route.constants
-    }
-    needed |= {f"carried field {name!r}": parse_path(text) for name, text in route.sink.carry.items()}
-    return {what: path for what, path in needed.items() if path.special is None}
+@dataclass(frozen=True, slots=True)
+class _Needed:
+    """A value that a route reads of a record."""
+
+    what: str
+    """By this messages name it."""
+    path: Path
+    is_number: bool = False
+
+
+def _needed(route: Route, features: Sequence[Feature]) -> list[_Needed]:
+    needed = [
+        _Needed(f"feature {each.name!r}", _path_of(route, each.name), _is_number(each))
+        for each in features
+        if each.name not in route.constants
+    ]
+    needed += [_Needed(f"carried field {name!r}", parse_path(text)) for name, text in route.sink.carry.items()]
+    return [each for each in needed if each.path.special is None]
+
+
+def _is_number(feature: Feature) -> bool:
+    return feature.dtype not in ("text", "category") and feature.described_categories is None
+
+
+def _path_of(route: Route, feature: str) -> Path:
+    return parse_path(route.features[feature]) if feature in route.features else Path(feature, (feature,))
 
 
 def has_schema(route: Route) -> bool:
@@ -51,27 +69,26 @@ def data_format(route: Route) -> Format:
     return options if options.data is None else msgspec.structs.replace(options, name=options.data, data=None)
 
 
-def check_given_schema(route: Route, features: Sequence[str]) -> None:
+def check_given_schema(route: Route, features: Sequence[Feature]) -> None:
     """`SchemaMismatchError`, naming field and path, if a route does not fit the schema that it gives itself."""
     options = data_format(route)
     record_format = format_named(options.name)
     if options.schema is None or options.registry or not isinstance(record_format, SchemaFormat):
         return
-    for what, path in needed_paths(route, features).items():
-        try:
-            record_format.reader(options, [path], _new_field(route), None)
-        except InvalidValueError as error:
-            raise SchemaMismatchError(_message(what, error)) from None
+    _ = _fitted(RegisteredSchema(record_format.kind, options.schema), "the route's schema", route, features)
 
 
-def sink_schema(schema: RegisteredSchema, subject: str, route: Route, features: Sequence[str]) -> SinkSchema:
+def sink_schema(schema: RegisteredSchema, subject: str, route: Route, features: Sequence[Feature]) -> SinkSchema:
     """What the sink of a route gets for records of `schema`, the latest of `subject`.
 
     `SchemaMismatchError`, naming field, schema and subject, if the records do not have what the route reads.
     """
+    return _fitted(schema, f"schema {schema.schema_id}, the latest of subject {subject},", route, features)
+
+
+def _fitted(schema: RegisteredSchema, where: str, route: Route, features: Sequence[Feature]) -> SinkSchema:
     options = data_format(route)
     record_format = format_named(options.name)
-    where = f"schema {schema.schema_id}, the latest of subject {subject},"
     assert isinstance(record_format, SchemaFormat)
     if schema.kind != record_format.kind:
         raise SchemaMismatchError(f"{where} is of the kind {schema.kind}, expected {record_format.kind}")
@@ -81,8 +98,8 @@ def sink_schema(schema: RegisteredSchema, subject: str, route: Route, features: 
         raise SchemaMismatchError(f"{where} cannot be used: {error.message}") from None
     if not sources:
         raise SchemaMismatchError(f"{where} has no message")
-    needed = needed_paths(route, features)
-    misfits = [_misfits(source, needed) for source in sources]
+    needed = _needed(route, features)
+    misfits = [_misfits(source, needed, where) for source in sources]
     # The message that has most of the paths is the one that is meant.
     least = min(range(len(sources)), key=lambda place: len(misfits[place]))
     if misfits[least]:
@@ -93,13 +110,16 @@ def sink_schema(schema: RegisteredSchema, subject: str, route: Route, features: 
         raise SchemaMismatchError(_message(where.removesuffix(","), error)) from None
 
 
-def _misfits(source: SchemaSource, needed: Mapping[str, Path]) -> list[str]:
+def _misfits(source: SchemaSource, needed: Sequence[_Needed], where: str) -> list[str]:
     misfits = []
-    for what, path in needed.items():
+    for each in needed:
         try:
-            source.locate(path)
+            only_text = source.is_only_text(each.path)
         except InferenceError as error:
-            misfits.append(_message(what, error))
+            misfits.append(_message(each.what, error))
+            continue
+        if only_text and each.is_number:
+            misfits.append(f"{each.what}: path {each.path}: {where} has text there, the model expects a number")
     return misfits
 
 
@@ -110,10 +130,6 @@ def _sink_schema(source: SchemaSource, route: Route) -> SinkSchema:
     else:
         written = encoder.results(sink.topic, tuple(sink.carry))
     return SinkSchema(subject_of(sink.subjects, sink.topic, written.name), written.schema)
-
-
-def _new_field(route: Route) -> str | None:
-    return route.sink.field if route.sink.mode == "enrich" else None
 
 
 def _message(what: str, error: InferenceError) -> str:

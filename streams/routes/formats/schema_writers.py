@@ -73,8 +73,8 @@ class SchemaSource:
     encoder: SchemaEncoder
     document_schema: Any
     """What the encoder needs of it."""
-    locate: Callable[[Path], object]
-    """Raises `InferenceError` for a path that leads to no value in any record."""
+    is_only_text: Callable[[Path], bool]
+    """Whether all values at a path are text. Raises `InferenceError` if it leads to no value in any record."""
 
 
 @runtime_checkable

@@ -19,7 +19,7 @@ from inferd.streams.routes.formats.avro.encoder import (
     encode_result,
     result_template,
 )
-from inferd.streams.routes.formats.avro.paths import Constant, Found, Place, find
+from inferd.streams.routes.formats.avro.paths import Constant, Found, Place, find, is_only_text
 from inferd.streams.routes.formats.avro.result_schema import full_name, result_schema, widened
 from inferd.streams.routes.formats.avro.schema import AvroSchema, Record, parse_avro
 from inferd.streams.routes.formats.format import (
@@ -74,7 +74,7 @@ class AvroFormat:
         """See `SchemaFormat`."""
         writer = _parsed(schema.text, schema.imported).root
         reader = parse_avro(options.schema).root if options.schema is not None and options.registry else None
-        return [SchemaSource(AvroEncoder(), schema, lambda path: find(path, writer, reader, where))]
+        return [SchemaSource(AvroEncoder(), schema, lambda path: is_only_text(path, writer, reader, where))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,33 @@ def find(path: Path, writer: Record, reader: Record | None, where: str) -> Place
 
     `SchemaMismatchError` if no record of the writer has a value there.
     """
+    found = _located(path, writer, reader, where)
+    if isinstance(found, Constant):
+        return found
+    steps, written, expected = found
+    _ = _values_at(written, expected, path, where)
+    return Place(steps, expected)
+
+
+def is_only_text(path: Path, writer: Record, reader: Record | None, where: str) -> bool:
+    """Whether all values at a path are text, or missing. Raises as `find` does."""
+    found = _located(path, writer, reader, where)
+    if isinstance(found, Constant):
+        return isinstance(found.value, str)
+    _, written, expected = found
+    return all(each == NULL or _is_text(each) for each in _values_at(written, expected, path, where))
+
+
+def _is_text(schema: Type) -> bool:
+    if isinstance(schema, Primitive):
+        return schema.kind == "string"
+    return isinstance(schema, Enum) or (isinstance(schema, Fixed) and schema.logical == "uuid")
+
+
+def _located(
+    path: Path, writer: Record, reader: Record | None, where: str
+) -> tuple[tuple[str | int, ...], Type, Type | None] | Constant:
+    """The steps to a value, what the writer has there, and what the reader expects."""
     expected: Type | None = reader
     written: Type = writer
     steps: list[str | int] = []
@@ -60,8 +87,7 @@ def find(path: Path, writer: Record, reader: Record | None, where: str) -> Place
         name, written = written_at
         expected = _below(expected, step, path, where)
         steps.append(name)
-    _check_value(written, expected, path, where)
-    return Place(tuple(steps), expected)
+    return tuple(steps), written, expected
 
 
 def field_named(expected: Type | None, name: str | int) -> Field | None:
@@ -129,11 +155,13 @@ def _default(path: Path, expected: Type | None, step: str | int, rest: Sequence[
     return Constant(value)
 
 
-def _check_value(written: Type, expected: Type | None, path: Path, where: str) -> None:
+def _values_at(written: Type, expected: Type | None, path: Path, where: str) -> Sequence[Type]:
+    """The types of the values."""
     values = [branch for branch in _branches(written) if is_value(branch) and fits(branch, expected)]
     if not values or (values == [NULL] and written != NULL):
         wanted = "a number, text or boolean" if expected is None else describe(expected)
         raise SchemaMismatchError(f"record: path {path}: {where} has {describe(written)} there, expected {wanted}")
+    return values
 
 
 def is_value(schema: Type) -> bool:

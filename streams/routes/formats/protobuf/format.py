@@ -39,7 +39,7 @@ from inferd.streams.routes.formats.protobuf.schema import (
     result_schema,
     widened,
 )
-from inferd.streams.routes.formats.protobuf.values import getter
+from inferd.streams.routes.formats.protobuf.values import getter, is_only_text
 from inferd.streams.routes.formats.registered_schema import RegisteredSchema, SchemaKind
 from inferd.streams.routes.formats.registry_header import HEADER_BYTES, registry_of, schema_id_of
 from inferd.streams.routes.formats.schema_writers import SchemaSource, WrittenSchema, schema_writer
@@ -90,6 +90,8 @@ class ProtobufFormat:
     def sources(self, schema: RegisteredSchema, options: Format, where: str) -> Sequence[SchemaSource]:
         """See `SchemaFormat`."""
         parsed = _parsed(replace(schema, schema_id=None))
+        if options.schema is not None and not options.registry:
+            return [_source(_Writers(parsed, parsed.indexes_of(options.message)), None, where)]
         expected = _given(options)[1] if options.schema is not None and options.registry else None
         messages = parsed.file.descriptor.message_type
         if len(messages) == 1:
@@ -120,7 +122,7 @@ class _Writers:
 
 def _source(writers: _Writers, expected: Descriptor | None, where: str) -> SchemaSource:
     message = expected or writers.schema.message(writers.indexes)
-    return SchemaSource(ProtobufEncoder(), writers, lambda path: getter(path, message, where))
+    return SchemaSource(ProtobufEncoder(), writers, lambda path: is_only_text(path, message, where))
 
 
 @dataclass(frozen=True, slots=True)

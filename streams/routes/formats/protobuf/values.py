@@ -25,8 +25,23 @@ def getter(path: Path, message: Descriptor, where: str) -> Callable[[Any], Value
 
     `SchemaMismatchError` if no message of the schema, which `where` names, has a value there.
     """
+    steps, below = _located(path, message, where)
+    return _chained([*steps, *_value(below, path, where)])
+
+
+def is_only_text(path: Path, message: Descriptor, where: str) -> bool:
+    """Whether all values at a path are text, or missing. Raises as `getter` does."""
+    _, below = _located(path, message, where)
+    _ = _value(below, path, where)
+    if isinstance(below, Descriptor):
+        return bool(below.full_name == "google.protobuf.StringValue")
+    return below.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_ENUM)
+
+
+def _located(path: Path, message: Descriptor, where: str) -> tuple[list[Get], Descriptor | FieldDescriptor]:
+    """The steps to a value, and what the schema has there."""
     steps: list[Get] = []
-    below: Descriptor | FieldDescriptor | None = message
+    below: Descriptor | FieldDescriptor = message
     at = 0
     while at < len(path.steps):
         step = path.steps[at]
@@ -43,8 +58,7 @@ def getter(path: Path, message: Descriptor, where: str) -> Callable[[Any], Value
             field = _entry_value(field) or field
             at += 1
         below = field.message_type or field
-    steps += _value(below, path, where)
-    return _chained(steps)
+    return steps, below
 
 
 def _chained(steps: list[Get]) -> Get:
@@ -107,7 +121,7 @@ def _key(field: FieldDescriptor, step: str | int, path: Path, where: str) -> Any
         raise SchemaMismatchError(f"record: path {path}: {where} has a map there without keys like {step!r}") from None
 
 
-def _value(below: Descriptor | FieldDescriptor | None, path: Path, where: str) -> list[Get]:
+def _value(below: Descriptor | FieldDescriptor, path: Path, where: str) -> list[Get]:
     """What turns the value of the last field into a feature's."""
     if isinstance(below, Descriptor):
         if below.full_name in WRAPPERS:
@@ -115,7 +129,6 @@ def _value(below: Descriptor | FieldDescriptor | None, path: Path, where: str) -
         if below.full_name in TIMES:
             return [lambda message: message.seconds + message.nanos / NANOS]
         raise SchemaMismatchError(f"record: path {path}: {where} has a message there, expected a value")
-    assert below is not None
     if below.type == FieldDescriptor.TYPE_BYTES:
         raise SchemaMismatchError(f"record: path {path}: {where} has bytes there, expected a value")
     if below.type == FieldDescriptor.TYPE_ENUM:

@@ -12,12 +12,13 @@ from aiohttp import web
 
 from inferd.schemas.connection import SchemaRegistryConnection
 from inferd.schemas.errors import SchemaMismatchError
+from inferd.schemas.models import Feature
 from inferd.schemas.routes import Format, Route, Sink, Source
 from inferd.streams.routes import check_schemas
 from inferd.streams.routes.schema_registry import RegistryDeniedError, RegistryUnavailableError
 from tests.fixtures.fake_registry import FakeRegistry
 
-FEATURES = ("amount", "country")
+FEATURES = (Feature("amount"), Feature("country", "category"))
 ITEM = {"type": "record", "name": "Item", "fields": [{"name": "price", "type": ["null", "double"]}]}
 ORDER = {"type": "record", "name": "Order", "namespace": "shop", "fields": [
     {"name": "amount", "type": "double"},
@@ -87,6 +88,12 @@ async def test_a_path_without_a_value_names_feature_path_schema_and_subject(
     assert text.startswith("feature 'amount': path ")
     assert "schema 7, the latest of subject in-value," in text
     assert message in text
+
+
+async def test_text_for_a_number_is_refused_and_a_number_for_a_category_is_not(fake: FakeRegistry, name: str) -> None:
+    with pytest.raises(SchemaMismatchError, match=r"feature 'amount': path country: .* has text there, .* a number"):
+        await check(fake, route(name, {"amount": "country"}))
+    assert await check(fake, route(name, {"country": "amount"})) == []
 
 
 async def test_a_carried_field_without_a_value(fake: FakeRegistry, name: str) -> None:
