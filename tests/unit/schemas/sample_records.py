@@ -82,5 +82,6 @@ ROUTES = {
         on_error="sink",
         created_at="2026-01-02T03:04:05.678+00:00",
     ),
+    "events": Route("r", Source(["in"], Format("cloudevents", data="avro")), "m", Sink("out")),
     "least": Route("r", Source(["in"], Format("json")), "m", Sink("out")),
 }  # fmt: skip
