@@ -17,7 +17,7 @@ from inferd.schemas.errors import InferenceError, ModelServingError
 from inferd.schemas.routes import Route, RouteNotFoundError
 from inferd.streams.models.follower import ModelFollower
 from inferd.streams.routes import RouteScorer, RouteTable, check_schemas
-from inferd.streams.routes.formats import Pending, RegisteredSchema, Schemas
+from inferd.streams.routes.formats import Headers, Pending, RegisteredSchema, Schemas
 from inferd.streams.routes.schema_registry import SchemaCache, SchemaRegistryClient, SchemaRegistryError
 from inferd.streams.settings import StreamSettings
 
@@ -39,6 +39,8 @@ class TriedRecord:
     """The value of the record in the sink; None if there would be none."""
     error: ModelServingError | None = None
     """Why it would have no prediction."""
+    headers: Headers | None = None
+    """The headers of the record in the sink; None: those of the source."""
 
 
 class _ReadOnly:
@@ -126,7 +128,8 @@ async def _tried(scorer: RouteScorer, topic: str, record: Record) -> TriedRecord
             group.predict()
         outcome = batch.finish()
         if not outcome.unready:
-            return TriedRecord(*place, outcome.values[0] or None, outcome.failures.get(0))
+            headers = outcome.sink_headers.get(0)
+            return TriedRecord(*place, outcome.values[0] or None, outcome.failures.get(0), headers)
         if time.monotonic() > deadline:
             return TriedRecord(*place, None, InferenceError(f"it would wait: {outcome.unready[0]}"))
         await asyncio.sleep(LOOK_AGAIN_S)

@@ -218,6 +218,8 @@ def try_command(name: str, limit: int, settings: Settings, output: OutputFormat)
         click.echo(printable(f"{each.topic} partition {each.partition} offset {each.offset}, key {_shown(each.key)}"))
         if each.error is not None:
             click.echo(printable(f"  {each.error.code}: {each.error.message}"))
+        for header, value in each.headers or ():
+            click.echo(printable(f"  {header}: {_shown(value)}"))
         for line in view_of(each.value).lines:
             click.echo(printable(f"  {line}"))
     if not tried:
@@ -263,13 +265,15 @@ def _tried_fields(tried: TriedRecord) -> dict[str, Any]:
     fields: dict[str, Any] = {"topic": tried.topic, "partition": tried.partition, "offset": tried.offset}
     fields["key"] = None if tried.key is None else _shown(tried.key)
     fields["value"] = view.value if view.format in ("json", "msgpack") else (tried.value or b"").hex() or None
+    if tried.headers is not None:
+        fields["headers"] = {name: None if value is None else _shown(value) for name, value in tried.headers}
     if tried.error is not None:
         fields["error"] = {"code": tried.error.code, "message": tried.error.message}
     return fields
 
 
 def _shown(key: bytes | None) -> str:
-    """A key as text, or in hexadecimal digits."""
+    """A key or a header as text, or in hexadecimal digits."""
     if key is None:
         return "none"
     try:

@@ -404,6 +404,10 @@ def test_requests_of_the_open_inference_protocol(
     letters = others.read(f"{cluster.namespace}.default.dead-letters", 2)
     codes = {letter.key(): dict(letter.headers())["inferd-error-code"] for letter in letters}
     assert codes == {b"bad": b"schema_mismatch", b"broken": b"malformed"}
+    tried = json.loads(routes_command(cluster, "try", "oip", "--limit", "400", "--output", "json").stdout)
+    shown = {each["key"]: each for each in tried}["k299"]
+    assert shown["headers"] == {"content-type": "application/vnd.oip.v2+json", "trace": "t"}
+    assert shown["value"] == json.loads(records[b"k299"].value())
     assert worker.stop() == 0
 
 
