@@ -4,7 +4,15 @@ from inferd.streams.inference.catalog import ModelCatalog, ServedModel, State, V
 from inferd.streams.inference.features import FeatureSchema, FileFeature
 from inferd.streams.inference.foreign_files import foreign_folder
 from inferd.streams.inference.inputs import Inputs, Matrix, Table, concatenate, rows_as_bytes
-from inferd.streams.inference.kernels import RecordKernel, kernels_fault, kernels_in_use, use_kernels
+from inferd.streams.inference.kernels import (
+    BatchKernel,
+    RecordKernel,
+    UnavailableError,
+    kernels_fault,
+    kernels_in_use,
+    library,
+    use_kernels,
+)
 from inferd.streams.inference.loading import load_model, load_runtime
 from inferd.streams.inference.manifest_features import complete_file
 from inferd.streams.inference.manifests import manifest_of, reconcile
@@ -15,6 +23,7 @@ from inferd.streams.inference.outcome import CACHE_HIT, CACHE_MISS, Outcome
 from inferd.streams.inference.own_models import OwnRuntime, own_version
 from inferd.streams.inference.postprocess import compile_postprocess
 from inferd.streams.inference.prediction_costs import PredictionCosts
+from inferd.streams.inference.record_block import RECORD, BlockRecord, RecordBlock, joined, keys, timestamps, values
 from inferd.streams.inference.registry import (
     FormatReport,
     all_formats,
@@ -37,10 +46,13 @@ __all__ = [
     "CACHE_HIT",
     "CACHE_MISS",
     "DEFAULT_TRIAL_LIMITS",
+    "RECORD",
     "UNDECODABLE",
     "Arrays",
     "Ask",
     "AskRows",
+    "BatchKernel",
+    "BlockRecord",
     "FeatureSchema",
     "FileFeature",
     "FormatReport",
@@ -59,12 +71,14 @@ __all__ = [
     "PinnedModelId",
     "PredictionCosts",
     "Record",
+    "RecordBlock",
     "RecordKernel",
     "Scorer",
     "ServedModel",
     "State",
     "Table",
     "TrialLimits",
+    "UnavailableError",
     "Version",
     "Work",
     "accelerated",
@@ -79,9 +93,12 @@ __all__ = [
     "internal_error",
     "is_equal_alone",
     "is_format",
+    "joined",
     "kernels_fault",
     "kernels_in_use",
+    "keys",
     "label_codes",
+    "library",
     "load_model",
     "load_runtime",
     "manifest_of",
@@ -93,6 +110,8 @@ __all__ = [
     "register",
     "rows_as_bytes",
     "scores_batches",
+    "timestamps",
     "unregister",
     "use_kernels",
+    "values",
 ]

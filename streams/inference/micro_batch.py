@@ -29,10 +29,11 @@ from inferd.streams.inference.cache import PredictionCache, RowLookup, distinct_
 from inferd.streams.inference.catalog import ServedModel
 from inferd.streams.inference.inputs import Inputs, concatenate
 from inferd.streams.inference.outcome import CACHE_HIT, CACHE_MISS, Outcome, Reply
+from inferd.streams.inference.record_block import RecordBlock, joined, keys
 from inferd.streams.inference.result_template import ResultTemplate
 from inferd.streams.inference.row_errors import RowErrors
 from inferd.streams.inference.runtime import Arrays
-from inferd.streams.inference.work import Converted, Record, Work
+from inferd.streams.inference.work import Converted, Work
 
 
 @dataclass(slots=True)
@@ -179,8 +180,10 @@ class MicroBatch:
     """Records being scored, with their groups and results."""
 
     def __init__(self, work: Work, limits: Limits) -> None:
-        self.records: list[Record] = [record for _, records in work for record in records]
-        self.keys: list[bytes | None] = list(map(_KEY, self.records))
+        records = joined([records for _, records in work]) if work else []
+        # Of a list a copy: records in other protocols are replaced.
+        self.records = records if isinstance(records, RecordBlock) else list(records)
+        self._keys: list[bytes | None] | None = None
         self.groups: list[Group] = []
         self.headers: dict[int, RequestHeaders] = {}
         self.row_errors: dict[int, RowErrors] = {}
@@ -198,6 +201,13 @@ class MicroBatch:
         self._by_key: dict[Hashable, Group] = {}
         self._exchanges: dict[int, Exchange] = {}
         self._changes: dict[int, dict[bytes, bytes | None]] = {}
+
+    @property
+    def keys(self) -> list[bytes | None]:
+        """The key of each record."""
+        if self._keys is None:
+            self._keys = keys(self.records)
+        return self._keys
 
     @property
     def rows(self) -> int:
@@ -223,6 +233,8 @@ class MicroBatch:
         """Replaces record `index`, which is in another protocol, by our `request`; its result is answered in kind."""
         self._exchanges[index] = exchange
         self.headers[index] = msgspec.structs.replace(self.headers_of(index), codec=exchange.codec)
+        if isinstance(self.records, RecordBlock):
+            self.records = list(self.records)
         self.records[index] = Converted.of(self.records[index], request)
 
     def partition_of(self, index: int) -> int:

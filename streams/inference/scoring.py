@@ -36,7 +36,7 @@ from inferd.schemas.errors import (
     TooLargeError,
     UnsupportedContentTypeError,
 )
-from inferd.schemas.headers import RequestHeaders, parse_request_headers, salvage_headers
+from inferd.schemas.headers import NO_HEADERS, RequestHeaders, parse_request_headers, salvage_headers
 from inferd.schemas.limits import Limits
 from inferd.schemas.protocols import Exchanges
 from inferd.schemas.requests import (
@@ -56,6 +56,7 @@ from inferd.streams.inference.kernels import EnvelopeKernel, UnavailableError, l
 from inferd.streams.inference.micro_batch import MicroBatch, internal_error
 from inferd.streams.inference.needed_versions import NeededVersions
 from inferd.streams.inference.outcome import Outcome
+from inferd.streams.inference.record_block import RecordBlock, values
 from inferd.streams.inference.row_errors import OF_ROWS, RowErrors, rows_apart
 from inferd.streams.inference.user_code import (
     Ask,
@@ -173,21 +174,55 @@ class Scorer:
 
     def _by_codec(self, batch: MicroBatch, now_ms: int, others: list[int]) -> dict[Codec, list[int]]:
         """The records that may be decoded together; rejects those with an invalid key or headers."""
-        key_max = self.limits.key_bytes_max
+        if isinstance(batch.records, RecordBlock):
+            return self._of_block(batch, batch.records, now_ms, others)
         by_codec: dict[Codec, list[int]] = {}
-        for index, (record, key) in enumerate(zip(batch.records, batch.keys, strict=True)):
-            if key is not None and len(key) > key_max:
-                self._reject_key(batch, index, len(key))
-                continue
-            if record.headers:
-                codec = self._codec_of(batch, index, record, now_ms)
-                if codec is not None:
-                    by_codec.setdefault(codec, []).append(index)
-            elif getattr(record, "rejection", None) is not None:
-                others.append(index)
-            else:
-                by_codec.setdefault(MSGPACK, []).append(index)
+        for index in range(len(batch.records)):
+            self._add_codec(batch, index, now_ms, by_codec, others)
         return by_codec
+
+    def _of_block(
+        self, batch: MicroBatch, block: RecordBlock, now_ms: int, others: list[int]
+    ) -> dict[Codec, list[int]]:
+        """Like `_by_codec`, with one look at all records that have the same headers."""
+        by_codec: dict[Codec, list[int]] = {}
+        unusual = np.flatnonzero(block.columns["key_length"] > self.limits.key_bytes_max).tolist()
+        groups = block.by_headers() if block.columns["headers"].any() else {(): list(range(len(block)))}
+        for given, indexes in groups.items():
+            headers = self._usual_headers(given, now_ms) if given else NO_HEADERS
+            if headers is None or unusual:
+                unusual += indexes
+                continue
+            by_codec.setdefault(headers.codec, []).extend(indexes)
+            if given:
+                batch.headers |= dict.fromkeys(indexes, headers)
+        for index in sorted({*unusual}):
+            self._add_codec(batch, index, now_ms, by_codec, others)
+        return by_codec
+
+    def _usual_headers(self, given: Sequence[tuple[str, bytes | None]], now_ms: int) -> RequestHeaders | None:
+        """The headers of a request of ours that can be answered; None for any other."""
+        try:
+            headers = parse_request_headers(given, self.limits)
+        except InferenceError:
+            return None
+        foreign = headers.protocol is not None or headers.attributes
+        return None if foreign or self._rejection(headers, now_ms) is not None else headers
+
+    def _add_codec(
+        self, batch: MicroBatch, index: int, now_ms: int, by_codec: dict[Codec, list[int]], others: list[int]
+    ) -> None:
+        record = batch.records[index]
+        if record.key is not None and len(record.key) > self.limits.key_bytes_max:
+            self._reject_key(batch, index, len(record.key))
+        elif record.headers:
+            codec = self._codec_of(batch, index, record, now_ms)
+            if codec is not None:
+                by_codec.setdefault(codec, []).append(index)
+        elif getattr(record, "rejection", None) is not None:
+            others.append(index)
+        else:
+            by_codec.setdefault(MSGPACK, []).append(index)
 
     def _read_plain(
         self, batch: MicroBatch, codec: Codec, indexes: list[int], buckets: dict[_Asked, Bucket]
@@ -196,8 +231,8 @@ class Scorer:
         encoding = ENCODINGS.get(codec)
         if self._kernel is None or encoding is None or len(indexes) < self.kernel_min:
             return indexes
-        records = batch.records
-        found, left = self._kernel.read(encoding, [records[index].value or b"" for index in indexes])
+        every = values(batch.records)
+        found, left = self._kernel.read(encoding, [every[index] or b"" for index in indexes])
         for plain in found:
             bucket = buckets.setdefault((codec, plain.model_id, ()), Bucket())
             places = [indexes[place] for place in plain.indexes]

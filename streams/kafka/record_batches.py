@@ -4,22 +4,25 @@ aiokafka's own reader raises out of the fetch loop, again at every attempt, for 
 decompresses a batch of a megabyte to whatever size it claims, and its C code trusts every number in a batch. Here an
 invalid record does not affect its neighbours: it becomes a record with a `rejection`, at its own offset. If the start
 of the next batch cannot be found, `UnreadableLogError` says where. Records of lane topics are passed on as aiokafka's C
-code made them, because creating a `ConsumerRecord` takes as long as scoring a row.
+code made them, because creating a `ConsumerRecord` takes as long as scoring a row; where there are many, as columns.
 
 Follows the record batch format v2, https://kafka.apache.org/documentation/#recordbatch.
 
-Private names used, each covered by `tests/unit/streams/kafka/test_record_batches.py`: the names `PartitionRecords` and
-`MemoryRecords` in `aiokafka.consumer.fetcher` (replaced, because the fetcher makes them itself), and of
+Private names used, each covered by `tests/unit/streams/kafka/test_record_batches.py`: the names `PartitionRecords`,
+`MemoryRecords` and `FetchResult` in `aiokafka.consumer.fetcher` (replaced, because the fetcher makes them itself), of
+`FetchResult` the attributes `_partition_records`, `_topic_partition` and the method `_update_position`, and of
 `PartitionRecords` the methods `_unpack_records` (the hook), `_consume_aborted_up_to`, `_contains_abort_marker`,
 `_consumer_record` and the attributes `_tp`, `_records`, `_check_crcs`, `_isolation_level`, `_aborted_producers`.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import repeat
+from operator import attrgetter
 from typing import Any, ClassVar
 
 from aiokafka import TopicPartition
@@ -35,6 +38,7 @@ from inferd.schemas.errors import (
     TooLargeError,
 )
 from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.streams.inference import BatchKernel, RecordBlock, UnavailableError, joined, library
 from inferd.streams.kafka.compression import decompress
 
 CREATE_TIME = 0
@@ -52,6 +56,12 @@ REJECTED_MAX = 2**24
 HEADERS_READ_MAX = 16_384
 """A record with more headers is rejected unread: a header of two bytes takes some 100 bytes in memory."""
 _SMALL_BYTES = 2**18
+_BLOCK_BYTES_MIN = 4_096
+"""For smaller fetches, columns do not pay."""
+_TIMESTAMP, _LAST_TIMESTAMP = slice(27, 35), slice(35, 43)
+
+
+_offset_of = attrgetter("offset")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,24 +125,67 @@ class PartitionRecords(fetcher.PartitionRecords):
     lane_topics: ClassVar[set[str]] = set()
     """Topics whose records are returned as read, not as `ConsumerRecord`."""
     expanded_bytes_max: ClassVar[int] = DEFAULT_LIMITS.batch_expanded_bytes_max
+    exhausted = False
+    """Whether all records have been taken, with `take`."""
+    _taken: Sequence[Any] | None = None
+    """What is left of the records."""
+    _end = 0
+
+    @property
+    def comes_in_blocks(self) -> bool:
+        """Whether the records are better taken all at once, with `take`."""
+        return self._tp.topic in self.lane_topics and self._records.size_in_bytes() >= _BLOCK_BYTES_MIN
+
+    def take(self, records_max: int | None) -> Sequence[Any]:
+        """The next records of a lane topic, up to a number: a `RecordBlock` if the kernel can read all records of the
+        fetch, otherwise a list. `exhausted` says whether there are more."""
+        if self._taken is None:
+            first = self.next_fetch_offset
+            self._taken, self._end = self._all(), self.next_fetch_offset
+            self.next_fetch_offset = first
+        taken, self._taken = self._taken[:records_max], self._taken[records_max or len(self._taken) :]
+        self.exhausted = not self._taken
+        self.next_fetch_offset = self._end if self.exhausted else taken[-1].offset + 1
+        return taken
+
+    def _all(self) -> Sequence[Any]:
+        parts: list[Sequence[Any]] = []
+        for raw in self._batches():
+            records = self._checked(raw, in_blocks=True)
+            part = records if isinstance(records, RecordBlock) else list(records)
+            if part and part[0].offset < self.next_fetch_offset:  # the fetch began within this batch
+                part = part[bisect_left(part, self.next_fetch_offset, key=_offset_of) :]
+            if part:
+                parts.append(part)
+            self.next_fetch_offset = max(self.next_fetch_offset, _end_of(raw))
+        return joined(parts) if parts else []
 
     def _unpack_records(self) -> Iterator[Any]:
         as_they_are = self._tp.topic in self.lane_topics
         stock: Any = self  # aiokafka leaves its methods untyped
-        while self._records.has_next():
-            try:
-                raw = self._records.next_batch()
-                records = self._read(raw)
-            except CorruptRecordException as error:
-                raise UnreadableLogError(self._tp, str(error.args[0])) from None
-            for record in records:
+        for raw in self._batches():
+            for record in self._checked(raw):
                 if record.offset >= self.next_fetch_offset:
                     self.next_fetch_offset = record.offset + 1
                     yield record if as_they_are else stock._consumer_record(self._tp, record)  # noqa: SLF001
             # Compaction keeps the last offset of a batch: it advances past a batch that has become empty.
             self.next_fetch_offset = max(self.next_fetch_offset, _end_of(raw))
 
-    def _read(self, raw: bytes) -> Iterator[Any]:
+    def _batches(self) -> Iterator[bytes]:
+        while self._records.has_next():
+            try:
+                yield self._records.next_batch()
+            except CorruptRecordException as error:
+                raise UnreadableLogError(self._tp, str(error.args[0])) from None
+
+    def _checked(self, raw: bytes, *, in_blocks: bool = False) -> Iterable[Any]:
+        """The records of a batch; `UnreadableLogError` if the whole batch is invalid."""
+        try:
+            return self._read(raw, in_blocks=in_blocks)
+        except CorruptRecordException as error:
+            raise UnreadableLogError(self._tp, str(error.args[0])) from None
+
+    def _read(self, raw: bytes, *, in_blocks: bool = False) -> Iterable[Any]:
         """The records of a batch; `CorruptRecordException` if the whole batch is invalid."""
         if raw[_MAGIC_AT] != _MAGIC:
             return _all_rejected(
@@ -141,7 +194,28 @@ class PartitionRecords(fetcher.PartitionRecords):
         batch = _read_batch(raw)
         if self._check_crcs and not batch.validate_crc():
             raise CorruptRecordException(f"the checksum of the record batch at offset {batch.base_offset} is wrong")
-        return iter(()) if self._is_skipped(batch) else self._records_of(raw, batch)
+        if self._is_skipped(batch):
+            return ()
+        block = self._block_of(raw, batch) if in_blocks else None
+        return self._records_of(raw, batch) if block is None else block
+
+    def _block_of(self, raw: bytes, batch: Any) -> RecordBlock | None:
+        """The records of a batch as columns; None if the kernel is not available, or cannot read them."""
+        kernel = _batch_kernel()
+        if kernel is None:
+            return None
+        try:
+            raw = expand(raw, self.expanded_bytes_max) if batch.compression_type else raw
+            _check_claims(raw)
+        except InferenceError:
+            return None
+        offsets, timestamp = range(_first_of(raw), _end_of(raw)), int.from_bytes(raw[_TIMESTAMP], "big", signed=True)
+        columns = kernel.scan(raw, _HEADER_BYTES, _count_of(raw), offsets, timestamp)
+        if columns is None:
+            return None
+        if batch.timestamp_type:  # the broker's
+            columns["timestamp"] = int.from_bytes(raw[_LAST_TIMESTAMP], "big", signed=True)
+        return RecordBlock(raw, columns)
 
     def _is_skipped(self, batch: Any) -> bool:
         """Whether a batch is a transaction marker, or belongs to an aborted transaction."""
@@ -183,6 +257,31 @@ class PartitionRecords(fetcher.PartitionRecords):
             reason = f"{type(fault).__name__}: {fault}"[:200]
             unread = MalformedError(f"record batch: it cannot be read beyond its first {read} records: {reason}")
             yield from _rejected(raw, range(due, min(end, due + max(1, _count_of(raw) - read))), unread)
+
+
+class FetchResult(fetcher.FetchResult):
+    """aiokafka's result of a fetch from one partition, which hands over blocks."""
+
+    def getall(self, max_records: int | None = None) -> Sequence[Any]:
+        stock: Any = super()  # aiokafka leaves its methods untyped
+        records: Any = self._partition_records
+        if records is None or not records.comes_in_blocks:
+            read: list[Any] = stock.getall(max_records)
+            return read
+        if not stock.check_assignment(self._topic_partition):
+            return []
+        taken: Sequence[Any] = records.take(max_records)
+        stock._update_position()  # noqa: SLF001
+        if records.exhausted:
+            self._partition_records = None
+        return taken
+
+
+def _batch_kernel() -> BatchKernel | None:
+    try:
+        return BatchKernel(library())
+    except UnavailableError:
+        return None
 
 
 def _tolerantly(batch: Any, raw: bytes) -> Iterator[Any]:
@@ -251,7 +350,8 @@ def install_batch_checks(lane_topics: set[str], expanded_bytes_max: int) -> None
     """Installs the reader in aiokafka's fetcher, for every consumer of this process; repeated calls have no effect."""
     PartitionRecords.lane_topics = lane_topics
     PartitionRecords.expanded_bytes_max = expanded_bytes_max
-    for name, replacement in (("PartitionRecords", PartitionRecords), ("MemoryRecords", RecordBatches)):
+    replacements = {"PartitionRecords": PartitionRecords, "MemoryRecords": RecordBatches, "FetchResult": FetchResult}
+    for name, replacement in replacements.items():
         setattr(fetcher, name, replacement)
 
 

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from inferd.streams.inference import RecordBlock
 from inferd.streams.kafka import Outgoing
 from inferd.streams.telemetry import WAIT_MS_MAX, JobCounters, Tally
 
@@ -23,6 +26,10 @@ def timestamps_of(records: Sequence[Record], now_ms: int) -> list[int]:
     Timestamps older than `WAIT_MS_MAX` are raised to that: producers may set any timestamp.
     """
     earliest = now_ms - WAIT_MS_MAX
+    if isinstance(records, RecordBlock):
+        stamps = records.columns["timestamp"]
+        known: list[int] = np.where(stamps > 0, np.maximum(stamps, earliest), now_ms).tolist()
+        return known
     return [max(record.timestamp, earliest) if record.timestamp > 0 else now_ms for record in records]
 
 

@@ -16,9 +16,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
+import numpy as np
 from aiokafka import TopicPartition
+from numpy.typing import NDArray
 
 from inferd.streams.group import Records
+from inferd.streams.inference import RecordBlock, joined
 from inferd.streams.lane.output_batch import OutputBatch
 from inferd.streams.state import TablePartition
 
@@ -230,17 +233,11 @@ class Partition:
             self._count_queued(-size)
             self.next_take = records[-1].offset + 1
         self._check_offsets()
-        return taken[0] if len(taken) == 1 else [record for records in taken for record in records]
+        return joined(taken)
 
     def _split(self, records: Records, rows_max: int, bytes_max: int, *, at_least: bool) -> tuple[Records, int]:
         """The first of `records` that fit, and their bytes; the others return to the front of the queue."""
-        n = size = 0
-        for record in records[:rows_max]:
-            record_bytes = bytes_of((record,))
-            if size + record_bytes > bytes_max and not (at_least and n == 0):
-                break
-            n += 1
-            size += record_bytes
+        n, size = _fitting(records[:rows_max], bytes_max, at_least=at_least)
         if rest := records[n:]:
             self._queue.appendleft((rest, bytes_of(rest)))
         return records[:n], size
@@ -373,11 +370,35 @@ def by_topic(tps: Iterable[TopicPartition]) -> dict[str, list[int]]:
     return named
 
 
+def _fitting(records: Records, bytes_max: int, *, at_least: bool) -> tuple[int, int]:
+    """How many of the first records fit, and their bytes; `at_least`: one, even if it does not fit."""
+    if isinstance(records, RecordBlock):
+        ends = np.cumsum(_sizes_of(records))
+        n = int(np.searchsorted(ends, bytes_max, side="right")) or int(at_least)
+        return n, int(ends[n - 1]) if n else 0
+    n = size = 0
+    for record in records:
+        record_bytes = bytes_of((record,))
+        if size + record_bytes > bytes_max and not (at_least and n == 0):
+            break
+        n += 1
+        size += record_bytes
+    return n, size
+
+
 def bytes_of(records: Records) -> int:
     """Approximate memory that fetched records take."""
+    if isinstance(records, RecordBlock):
+        return int(_sizes_of(records).sum())
     payload = sum([len(record.value or b"") + len(record.key or b"") for record in records])
     headers = sum([_header_bytes(given) for record in records if (given := record.headers)])
     return payload + headers + RECORD_OVERHEAD_BYTES * len(records)
+
+
+def _sizes_of(block: RecordBlock) -> NDArray[np.int64]:
+    """Approximate memory that each record takes, once its object is made."""
+    sizes: NDArray[np.int64] = block.sizes + HEADER_OVERHEAD_BYTES * block.columns["headers"] + RECORD_OVERHEAD_BYTES
+    return sizes
 
 
 def _header_bytes(headers: Sequence[tuple[str, bytes | None]]) -> int:

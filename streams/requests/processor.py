@@ -22,6 +22,7 @@ from inferd.streams.inference import (
     Outcome,
     Record,
     Scorer,
+    keys,
 )
 from inferd.streams.inference.cache import HTTP_PARTITION
 from inferd.streams.kafka import Destinations, Outgoing, result_record_bytes_max
@@ -227,8 +228,8 @@ class RequestProcessor:
         output = OutputBatch(records[-1].offset + 1, len(records), timestamps, tally)
         headers = self._usual_headers(timestamps, timing)
         results: list[Outgoing] = [
-            (record.key, value, headers[timestamp])
-            for record, value, timestamp in zip(records, values, timestamps, strict=True)
+            (key, value, headers[timestamp])
+            for key, value, timestamp in zip(keys(records), values, timestamps, strict=True)
         ]
         if outcome.cache_marks:
             self._mark(results, outcome.cache_marks[span.start : span.stop])

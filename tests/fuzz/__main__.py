@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from inferd.streams.inference import kernels_fault
+from tests.fuzz.batch_kernel import fuzz_batch_kernel
 from tests.fuzz.campaign import Bounds, run, table
 from tests.fuzz.envelope_kernel import fuzz_envelope_kernel
 from tests.fuzz.record_kernel import fuzz_record_kernel
@@ -17,7 +18,7 @@ from tests.fuzz.targets import all_targets
 from tests.fuzz.tree_kernel import fuzz_tree_kernel
 
 UNBOUNDED = 10**12
-KERNELS = (fuzz_tree_kernel, fuzz_row_kernel, fuzz_record_kernel, fuzz_envelope_kernel)
+KERNELS = (fuzz_tree_kernel, fuzz_row_kernel, fuzz_record_kernel, fuzz_envelope_kernel, fuzz_batch_kernel)
 
 
 def main() -> int:

@@ -1,6 +1,7 @@
 """Compiled kernels that read rows and score trees. If they are missing or disabled, the typed decoder and the libraries
 of the model formats do the same work."""
 
+from inferd.streams.inference.kernels.batches import BatchKernel
 from inferd.streams.inference.kernels.compiled import (
     Library,
     UnavailableError,
@@ -18,6 +19,7 @@ from inferd.streams.inference.kernels.rows import Encoding, RowKernel, RowSchema
 from inferd.streams.inference.kernels.trees import Ending, Transform, TreeKernel
 
 __all__ = [
+    "BatchKernel",
     "Encoding",
     "Ending",
     "EnvelopeKernel",

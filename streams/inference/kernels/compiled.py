@@ -7,7 +7,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-SOURCES = ("envelopes.c", "kernels.c", "keys.c", "records.c", "rows.c", "trees.c")
+SOURCES = ("batches.c", "envelopes.c", "kernels.c", "keys.c", "records.c", "rows.c", "trees.c")
 LIBRARY, DIGESTS = "_kernels.so", "_kernels.sha256"
 """File names; the digests are those of the others, as sha256sum writes them."""
 NOT_BUILT = "they were not built when inferd was installed"
@@ -61,6 +61,7 @@ class Library:
             self.index_entries = functions.inferd_index_entries
             self.read_rows = functions.inferd_read_rows
             self.read_records = functions.inferd_read_records
+            self.scan_batch = functions.inferd_scan_batch
             self.read_envelopes = functions.inferd_read_envelopes
             self.hash_keys = functions.inferd_hash_keys
         except (OSError, AttributeError) as error:
@@ -72,13 +73,14 @@ class Library:
         self.read_records.argtypes = [
             pointer, count, count, ctypes.c_int32, pointer, pointer, count, pointer, pointer,
         ]  # fmt: skip
+        self.scan_batch.argtypes = [pointer, *[count] * 7, pointer]
         self.read_envelopes.argtypes = [
             ctypes.c_int32, pointer, pointer, count, count, pointer, count, pointer, pointer,
         ]  # fmt: skip
         self.index_entries.restype, self.read_rows.restype, self.read_envelopes.restype = None, count, count
-        self.read_records.restype = count
         self.hash_keys.argtypes = [pointer, pointer, count, pointer, ctypes.c_int32]
         self.hash_keys.restype = None
+        self.read_records.restype, self.scan_batch.restype = count, ctypes.c_int32
 
 
 @cache

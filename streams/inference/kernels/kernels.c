@@ -10,5 +10,6 @@
 #include "trees.c"
 #include "rows.c"
 #include "records.c"
+#include "batches.c"
 #include "envelopes.c"
 #include "keys.c"

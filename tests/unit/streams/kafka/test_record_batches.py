@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from itertools import islice
 from typing import Any
@@ -15,9 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inferd.schemas.errors import InvalidHeaderError, MalformedError, TooLargeError
+from inferd.streams.inference import RecordBlock, kernels_fault
 from inferd.streams.kafka import record_batches
 from inferd.streams.kafka.record_batches import (
     HEADERS_READ_MAX,
+    FetchResult,
     PartitionRecords,
     RecordBatches,
     UnreadableLogError,
@@ -53,10 +56,36 @@ def batch_of(messages: list[Message], codec: int = NONE, first: int = 0) -> byte
 
 
 def read(*batches: bytes | bytearray, tp: TopicPartition = LANE, fetch_offset: int = 0) -> list[Any]:
-    records = RecordBatches(b"".join(batches))
+    """The records of batches. They are read twice: one after the other, and as blocks; both have to agree."""
+    if tp != LANE:
+        return list(reader(*batches, tp=tp, fetch_offset=fetch_offset))
+    fault: Exception | None = None
+    try:
+        records = list(reader(*batches, fetch_offset=fetch_offset))
+    except Exception as error:  # noqa: BLE001  # raised below
+        fault = error
+    in_blocks = reader(*batches, fetch_offset=fetch_offset)
+    taken: list[Any] = []
+    if fault is not None:
+        with pytest.raises(type(fault), match=re.escape(str(fault))):
+            in_blocks.take(2)
+        raise fault
+    while not in_blocks.exhausted:
+        taken += in_blocks.take(2)
+        assert in_blocks.next_fetch_offset >= (taken[-1].offset + 1 if taken else fetch_offset)
+    assert [described(each) for each in taken] == [described(each) for each in records]
+    return records
+
+
+def reader(*batches: bytes | bytearray, tp: TopicPartition = LANE, fetch_offset: int = 0) -> Any:
     # The checksum is aiokafka's; these tests change bytes behind its back.
     make: Any = PartitionRecords
-    return list(make(tp, records, [], fetch_offset, None, None, False, 0))
+    return make(tp, RecordBatches(b"".join(batches)), [], fetch_offset, None, None, False, 0)
+
+
+def described(record: Any) -> tuple[Any, ...]:
+    rejection = getattr(record, "rejection", None)
+    return record.offset, record.timestamp, record.key, record.value, [*record.headers], type(rejection), str(rejection)
 
 
 def plain(records: list[Any]) -> list[Message]:
@@ -164,7 +193,7 @@ def test_decompression_only_changes_codec_and_length() -> None:
 
 def test_install_replaces_aiokafkas_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails when aiokafka's fetcher no longer makes its readers by these names."""
-    for name in ("PartitionRecords", "MemoryRecords"):
+    for name in ("PartitionRecords", "MemoryRecords", "FetchResult"):
         assert name in fetcher.Fetcher._proc_fetch_request.__code__.co_names
         monkeypatch.setattr(fetcher, name, getattr(fetcher, name))
     record_batches.install_batch_checks({"t"}, 5)
@@ -176,6 +205,10 @@ def test_install_replaces_aiokafkas_reader(monkeypatch: pytest.MonkeyPatch) -> N
     assert {"_tp", "_records", "_check_crcs", "_isolation_level", "_aborted_producers"} <= set(
         stock.__init__.__code__.co_names
     )
+    assert fetcher.FetchResult is FetchResult
+    stock = FetchResult.__mro__[1]
+    assert {"_partition_records", "_topic_partition"} <= set(stock.__init__.__code__.co_names)
+    assert {"getall", "check_assignment", "_update_position", "has_more"} <= set(vars(stock))
     assert fetcher.READ_COMMITTED == record_batches.READ_COMMITTED
 
 
@@ -195,6 +228,52 @@ def test_aborted_transactions_and_markers_are_skipped() -> None:
     iterator = make(LANE, records, [(1, 0)], 0, None, None, False, record_batches.READ_COMMITTED)
     assert [r.offset for r in iterator] == [1, 4]
     assert iterator.next_fetch_offset == 5
+    in_blocks = make(LANE, RecordBatches(records._data), [(1, 0)], 0, None, None, False, record_batches.READ_COMMITTED)
+    assert [r.offset for r in in_blocks.take(None)] == [1, 4]
+    assert in_blocks.next_fetch_offset == 5
+
+
+class State:
+    """What a fetch result needs of a partition's assignment."""
+
+    active = True
+    paused = False
+    position = 0
+
+    def state_value(self, _tp: TopicPartition) -> State:
+        return self
+
+    def consumed_to(self, position: int) -> None:
+        self.position = position
+
+
+@pytest.mark.parametrize("records_max", [1, 7, 50, None])
+@pytest.mark.parametrize("size", [10, 200])
+def test_a_fetch_result_hands_over_all_records_in_parts(records_max: int | None, size: int) -> None:
+    messages: list[Message] = [(b"k%d" % n, b"v" * size, []) for n in range(50)]
+    made: Any = FetchResult
+    state = State()
+    log = batch_of(messages[:20]) + batch_of(messages[20:], first=20)
+    result = made(LANE, assignment=state, partition_records=reader(log), backoff=0)
+    taken = []
+    while result.has_more():
+        part = result.getall(records_max)
+        assert len(part) <= (records_max or 50)
+        assert isinstance(part, RecordBlock) == (len(log) >= 4_096 and kernels_fault() is None)
+        taken += part
+        assert state.position == taken[-1].offset + 1
+    assert plain(taken) == messages
+
+
+def test_a_fetch_result_is_dropped_after_a_seek() -> None:
+    made: Any = FetchResult
+    state = State()
+    messages: list[Message] = [(b"k", b"v" * 200, [])] * 50
+    result = made(LANE, assignment=state, partition_records=reader(batch_of(messages)), backoff=0)
+    assert len(result.getall(10)) == 10
+    state.position = 30
+    assert result.getall(10) == []
+    assert not result.has_more()
 
 
 # ---------------------------------------------------------------------- numbers that cannot be right

@@ -4,7 +4,7 @@ rewind and close, each record of the log is processed once, in order, and counte
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import Any, cast
+from typing import Any
 
 from aiokafka import ConsumerRecord, TopicPartition
 from hypothesis import settings
@@ -15,6 +15,7 @@ from inferd.streams.lane.output_batch import OutputBatch
 from inferd.streams.lane.partition import RECORD_OVERHEAD_BYTES, InFlightBatch, Usage
 from inferd.streams.telemetry.counters import Tally
 from tests.fixtures.lane import running
+from tests.fixtures.record_blocks import block_of
 
 TP = TopicPartition("ns.t.requests", 0)
 SIZES = st.sampled_from([0, 1, 199, 200, 201, 2_000])
@@ -52,8 +53,11 @@ class PartitionMachine(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------ log and fetcher
 
-    @rule(gap=st.sampled_from([0, 0, 2]), sizes=st.lists(SIZES, max_size=4), n=st.integers(1, 6), back=BACK, lost=LOST)
-    def fetch(self, gap: int, sizes: list[int], n: int, back: int, lost: bool) -> None:
+    @rule(
+        gap=st.sampled_from([0, 0, 2]), sizes=st.lists(SIZES, max_size=4), n=st.integers(1, 6), back=BACK, lost=LOST,
+        as_block=st.booleans(),
+    )  # fmt: skip
+    def fetch(self, gap: int, sizes: list[int], n: int, back: int, lost: bool, as_block: bool) -> None:
         """Appends to the log and fetches; an interrupted fetch loses the records that it has read."""
         self._append(gap, sizes)
         if not (fetched := self._from(self.fetcher - back)[:n]):
@@ -61,7 +65,7 @@ class PartitionMachine(RuleBasedStateMachine):
         expected, self.fetcher = self.partition.next_fetch, fetched[-1].offset + 1
         if lost:
             self.partition.mark_suspect()
-        elif (seek := self.partition.offer(fetched)) is not None:
+        elif (seek := self.partition.offer(block_of(fetched) if as_block else fetched)) is not None:
             assert seek == expected
             self.fetcher = seek
         else:
@@ -104,11 +108,13 @@ class PartitionMachine(RuleBasedStateMachine):
         places = st.integers(1, len(self.queue))
         rows_max = data.draw(places) + more_rows
         bytes_max = size_of(self.queue[: data.draw(places)]) + more_bytes
-        self.taken = cast(list[LogRecord], list(self.partition.take(rows_max, bytes_max)))
-        assert self.taken == self._fitting(rows_max, bytes_max)
+        taken = self.partition.take(rows_max, bytes_max)
+        self.taken = self._fitting(rows_max, bytes_max)
+        assert [(each.offset, each.value) for each in taken] == [(each.offset, each.value) for each in self.taken]
         del self.queue[: len(self.taken)]
-        if back := self.taken[data.draw(st.integers(0, len(self.taken))) :]:
-            self.partition.put_back(back)
+        kept = data.draw(st.integers(0, len(self.taken)))
+        if back := self.taken[kept:]:
+            self.partition.put_back(taken[kept:])
             self.queue, self.taken = back + self.queue, self.taken[: -len(back)]
 
     def _fitting(self, rows_max: int, bytes_max: int) -> list[LogRecord]:

@@ -1,0 +1,35 @@
+"""Finds the records of a record batch with the compiled kernel."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd.streams.inference.kernels.compiled import Library
+from inferd.streams.inference.record_block import RECORD
+
+HEADERS_MAX = 64
+"""A batch whose records have more headers is not read."""
+
+
+class BatchKernel:
+    """Finds the records of uncompressed batches in the format v2. Thread-safe."""
+
+    def __init__(self, library: Library) -> None:
+        self._scan = library.scan_batch
+
+    def scan(self, batch: bytes, start: int, count: int, offsets: range, timestamp: int) -> NDArray[np.void] | None:
+        """`RECORD` (count,): the records from position `start` of the batch to its end, whose offsets have to rise
+        within `offsets`, and whose timestamps are relative to `timestamp`. None if the batch is unusual or invalid.
+
+        The caller must have checked that `count` records can fit into the batch.
+        """
+        columns = np.empty(count, RECORD)
+        return columns if self.scan_into(columns, batch, range(start, len(batch)), offsets, timestamp) else None
+
+    def scan_into(
+        self, columns: NDArray[np.void], batch: bytes | int, span: range, offsets: range, timestamp: int
+    ) -> bool:
+        """Like `scan`, for records in a span of bytes or of memory at an address; whether they could be read."""
+        places = (span.start, span.stop, len(columns), offsets.start, offsets.stop, timestamp, HEADERS_MAX)
+        return bool(self._scan(batch, *places, columns.ctypes.data))

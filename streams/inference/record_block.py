@@ -1,0 +1,197 @@
+"""Fetched records as columns: the bytes of record batches, and where the parts of each record are.
+
+A block is a sequence of records like any other, whose objects are made when they are asked for. What has to be fast
+uses its columns instead: an object for each record takes longer than scoring its row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import Any, overload
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd.streams.inference.work import Record
+
+RECORD = np.dtype(
+    [
+        (name, "i8")
+        for name in (
+            "offset", "timestamp", "key_at", "key_length", "value_at", "value_length", "headers_at", "headers_length",
+            "headers",
+        )
+    ]
+)  # fmt: skip
+"""The struct of batches.c: positions and lengths in the bytes, and the number of headers. A length of -1: null."""
+Headers = tuple[tuple[str, bytes | None], ...]
+
+
+class BlockRecord(msgspec.Struct, frozen=True, gc=False):
+    """A record of a block."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+class RecordBlock(Sequence[BlockRecord]):
+    """Records of one partition, or of several ones after each other. Immutable."""
+
+    __slots__ = ("_records", "columns", "content")
+
+    def __init__(self, content: bytes, columns: NDArray[np.void]) -> None:
+        """`columns`: `RECORD` (records,), all within `content`."""
+        self.content = content
+        self.columns = columns
+        self._records: list[BlockRecord] | None = None
+
+    @classmethod
+    def join(cls, blocks: Sequence[RecordBlock]) -> RecordBlock:
+        """The records of all blocks, of which there is at least one, in a new one."""
+        if len(blocks) == 1:
+            return blocks[0]
+        parts = [block for block in blocks if len(block)]
+        spans = [block._span() for block in parts]  # noqa: SLF001
+        numbers = [np.ascontiguousarray(block.columns).view(np.int64) for block in parts]
+        columns = np.concatenate([np.zeros(0, np.int64), *numbers]).view(RECORD)
+        starts = accumulate((end - start for start, end in spans), initial=0)
+        shifts = [begin - start for begin, (start, _) in zip(starts, spans, strict=False)]
+        moved = np.repeat(np.array(shifts, np.int64), [len(block) for block in parts])
+        for name in ("key_at", "value_at", "headers_at"):
+            columns[name] += moved
+        pieces = [block.content[start:end] for block, (start, end) in zip(parts, spans, strict=True)]
+        return cls(b"".join(pieces), columns)
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    @overload
+    def __getitem__(self, index: int) -> BlockRecord: ...
+    @overload
+    def __getitem__(self, index: slice) -> RecordBlock: ...
+    def __getitem__(self, index: int | slice) -> BlockRecord | RecordBlock:
+        if isinstance(index, slice):
+            return RecordBlock(self.content, self.columns[index])
+        if self._records is not None:
+            return self._records[index]
+        return self._made([self.columns.item(index)])[0]
+
+    def __iter__(self) -> Iterator[BlockRecord]:
+        if self._records is None:
+            self._records = self._made(self.columns.tolist())
+        return iter(self._records)
+
+    def keys(self) -> list[bytes | None]:
+        """The key of each record."""
+        return self._parts("key")
+
+    def values(self) -> list[bytes | None]:
+        """The value of each record."""
+        return self._parts("value")
+
+    def by_headers(self) -> dict[Headers, list[int]]:
+        """The indexes of the records with the same headers."""
+        heads, counts = self._spans("headers"), self.columns["headers"].tolist()
+        indexes: dict[bytes, list[int]] = {}
+        for index, head in enumerate(heads):
+            indexes.setdefault(head, []).append(index)
+        return {headers_of(head, counts[found[0]]): found for head, found in indexes.items()}
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Bytes of key, value and headers of each record."""
+        columns = self.columns
+        sizes: NDArray[np.int64] = np.maximum(columns["key_length"], 0) + np.maximum(columns["value_length"], 0)
+        sizes += columns["headers_length"]
+        return sizes
+
+    def _parts(self, name: str) -> list[bytes | None]:
+        parts: list[bytes | None] = list(self._spans(name))
+        lengths = self.columns[f"{name}_length"]
+        if len(lengths) and lengths.min() < 0:
+            return [part if length >= 0 else None for part, length in zip(parts, lengths.tolist(), strict=True)]
+        return parts
+
+    def _spans(self, name: str) -> list[bytes]:
+        content, at = self.content, self.columns[f"{name}_at"]
+        ends = at + np.maximum(self.columns[f"{name}_length"], 0)
+        return [content[start:end] for start, end in zip(at.tolist(), ends.tolist(), strict=True)]
+
+    def _made(self, rows: list[Any]) -> list[BlockRecord]:
+        content = self.content
+        known: dict[bytes, Headers] = {b"": ()}
+        made = []
+        for offset, timestamp, key, key_length, value, value_length, headers, headers_length, count in rows:
+            encoded = content[headers : headers + headers_length] if count else b""
+            if (given := known.get(encoded)) is None:
+                given = known[encoded] = headers_of(encoded, count)
+            made.append(
+                BlockRecord(
+                    offset,
+                    timestamp,
+                    None if key_length < 0 else content[key : key + key_length],
+                    None if value_length < 0 else content[value : value + value_length],
+                    given,
+                )
+            )
+        return made
+
+    def _span(self) -> tuple[int, int]:
+        """The part of the content that the records, of which there is one at least, are in."""
+        columns = self.columns
+        return int(columns["key_at"][0]), int(columns["headers_at"][-1] + columns["headers_length"][-1])
+
+
+def joined(parts: Sequence[Sequence[Record]]) -> Sequence[Record]:
+    """The records of all parts, after each other: a block if all parts are."""
+    if len(parts) == 1:
+        return parts[0]
+    blocks = [part for part in parts if isinstance(part, RecordBlock)]
+    if blocks and len(blocks) == len(parts):
+        return RecordBlock.join(blocks)
+    return [record for part in parts for record in part]
+
+
+def timestamps(records: Sequence[Record]) -> list[int]:
+    """The timestamp of each record."""
+    if isinstance(records, RecordBlock):
+        stamps: list[int] = records.columns["timestamp"].tolist()
+        return stamps
+    return [record.timestamp for record in records]
+
+
+def keys(records: Sequence[Record]) -> list[bytes | None]:
+    """The key of each record."""
+    return records.keys() if isinstance(records, RecordBlock) else [record.key for record in records]
+
+
+def values(records: Sequence[Record]) -> list[bytes | None]:
+    """The value of each record."""
+    return records.values() if isinstance(records, RecordBlock) else [record.value for record in records]
+
+
+def headers_of(encoded: bytes, count: int) -> Headers:
+    """Decodes headers that were checked."""
+    at, headers = 0, []
+    for _ in range(count):
+        length, at = _varint(encoded, at)
+        name, at = encoded[at : at + length].decode(), at + length
+        length, at = _varint(encoded, at)
+        value, at = (None, at) if length < 0 else (encoded[at : at + length], at + length)
+        headers.append((name, value))
+    return tuple(headers)
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    bits = shift = 0
+    while True:
+        byte = data[at]
+        bits |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return (bits >> 1) ^ -(bits & 1), at
