@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from inferd.streams.inference.catalog import ServedModel
 from inferd.streams.inference.inputs import Inputs
 from inferd.streams.inference.micro_batch import Group, MicroBatch
+from inferd.streams.inference.spans import Spans
 
 T = TypeVar("T")
 
@@ -23,7 +24,15 @@ class Bucket:
 
     indexes: list[int] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
-    rows: list[bytes] = field(default_factory=list)
+    rows: Sequence[bytes] = ()
+
+    def add(self, index: int, request_id: str, row: bytes) -> None:
+        """Adds a request."""
+        self.indexes.append(index)
+        self.ids.append(request_id)
+        if not isinstance(self.rows, list):
+            self.rows = list(self.rows)
+        self.rows.append(row)
 
     def split(self, chosen: Sequence[bool]) -> tuple[Bucket, Bucket]:
         """The chosen requests, and the others."""
@@ -32,8 +41,8 @@ class Bucket:
     def take(self, places: NDArray[np.intp]) -> Bucket:
         """The requests at `places`."""
         listed = places.tolist()
-        indexes, ids, rows = (_at(listed, column) for column in (self.indexes, self.ids, self.rows))
-        return Bucket(indexes, ids, rows)  # type: ignore[arg-type]
+        indexes, ids = (_at(listed, column) for column in (self.indexes, self.ids))
+        return Bucket(indexes, ids, strings_at(listed, self.rows))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +71,13 @@ class Leg:
 def _at(places: Sequence[int], column: Sequence[T]) -> Sequence[T]:
     """The items at `places`."""
     return itemgetter(*places)(column) if len(places) > 1 else [column[place] for place in places]
+
+
+def strings_at(places: Sequence[int], strings: Sequence[bytes]) -> Sequence[bytes]:
+    """The strings at `places`, which ascend."""
+    if len(places) == len(strings):
+        return strings
+    return strings.take(places) if isinstance(strings, Spans) else _at(places, strings)
 
 
 def routing_keys(batch: MicroBatch, bucket: Bucket) -> Sequence[bytes] | Sequence[str]:

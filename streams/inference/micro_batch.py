@@ -6,7 +6,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from operator import attrgetter
 from typing import Any, ClassVar, TypeVar, cast
 
 import msgspec
@@ -173,7 +172,6 @@ class Group:
 
 
 G = TypeVar("G", bound=Group)
-_KEY: Callable[[Record], bytes | None] = attrgetter("key")
 
 
 class MicroBatch:

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from inferd.streams.inference.spans import Spans
 from inferd.streams.inference.work import Record
 
 RECORD = np.dtype(
@@ -88,11 +89,16 @@ class RecordBlock(Sequence[BlockRecord]):
 
     def keys(self) -> list[bytes | None]:
         """The key of each record."""
-        return self._parts("key")
+        keys: list[bytes | None] = list(self._spans("key"))
+        lengths = self.columns["key_length"]
+        if len(lengths) and lengths.min() < 0:
+            return [key if length >= 0 else None for key, length in zip(keys, lengths.tolist(), strict=True)]
+        return keys
 
-    def values(self) -> list[bytes | None]:
-        """The value of each record."""
-        return self._parts("value")
+    def values(self) -> Spans:
+        """The value of each record; empty if it is null."""
+        starts = np.ascontiguousarray(self.columns["value_at"])
+        return Spans(self.content, starts, starts + np.maximum(self.columns["value_length"], 0))
 
     def by_headers(self) -> dict[Headers, list[int]]:
         """The indexes of the records with the same headers."""
@@ -109,13 +115,6 @@ class RecordBlock(Sequence[BlockRecord]):
         sizes: NDArray[np.int64] = np.maximum(columns["key_length"], 0) + np.maximum(columns["value_length"], 0)
         sizes += columns["headers_length"]
         return sizes
-
-    def _parts(self, name: str) -> list[bytes | None]:
-        parts: list[bytes | None] = list(self._spans(name))
-        lengths = self.columns[f"{name}_length"]
-        if len(lengths) and lengths.min() < 0:
-            return [part if length >= 0 else None for part, length in zip(parts, lengths.tolist(), strict=True)]
-        return parts
 
     def _spans(self, name: str) -> list[bytes]:
         content, at = self.content, self.columns[f"{name}_at"]
@@ -170,9 +169,9 @@ def keys(records: Sequence[Record]) -> list[bytes | None]:
     return records.keys() if isinstance(records, RecordBlock) else [record.key for record in records]
 
 
-def values(records: Sequence[Record]) -> list[bytes | None]:
-    """The value of each record."""
-    return records.values() if isinstance(records, RecordBlock) else [record.value for record in records]
+def values(records: Sequence[Record]) -> Sequence[bytes]:
+    """The value of each record; empty if it is null."""
+    return records.values() if isinstance(records, RecordBlock) else [record.value or b"" for record in records]
 
 
 def headers_of(encoded: bytes, count: int) -> Headers:

@@ -48,7 +48,7 @@ from inferd.schemas.requests import (
     in_result_order,
     repeats_key,
 )
-from inferd.streams.inference.buckets import Bucket, Leg, routing_keys
+from inferd.streams.inference.buckets import Bucket, Leg, routing_keys, strings_at
 from inferd.streams.inference.cache import PredictionCache
 from inferd.streams.inference.catalog import ModelCatalog, ServedModel
 from inferd.streams.inference.features import ENCODINGS, ID_BYTES, valid_ids
@@ -231,8 +231,7 @@ class Scorer:
         encoding = ENCODINGS.get(codec)
         if self._kernel is None or encoding is None or len(indexes) < self.kernel_min:
             return indexes
-        every = values(batch.records)
-        found, left = self._kernel.read(encoding, [every[index] or b"" for index in indexes])
+        found, left = self._kernel.read(encoding, strings_at(indexes, values(batch.records)))
         for plain in found:
             bucket = buckets.setdefault((codec, plain.model_id, ()), Bucket())
             places = [indexes[place] for place in plain.indexes]
@@ -241,7 +240,7 @@ class Scorer:
                 batch.id_of(index, None) if given is None else given
                 for index, given in zip(places, plain.ids, strict=True)
             ]
-            bucket.rows += plain.rows
+            bucket.rows = plain.rows if not bucket.rows else [*bucket.rows, *plain.rows]
         return [indexes[place] for place in left]
 
     def _read_envelopes(
@@ -265,9 +264,8 @@ class Scorer:
                 continue
             outputs = () if envelope.outputs is msgspec.UNSET else tuple(envelope.outputs)
             bucket = buckets.setdefault((codec, envelope.model_id, outputs), Bucket())
-            bucket.indexes.append(index)
-            bucket.ids.append(envelope.id if envelope.id is not msgspec.UNSET else batch.id_of(index, None))
-            bucket.rows.append(bytes(envelope.input_data))
+            request_id = envelope.id if envelope.id is not msgspec.UNSET else batch.id_of(index, None)
+            bucket.add(index, request_id, bytes(envelope.input_data))
 
     def _reject_key(self, batch: MicroBatch, index: int, size: int) -> None:
         """Rejects a key that is too long for a result; the answer has no key."""

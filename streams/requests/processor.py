@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from aiokafka import TopicPartition
 
-from inferd.schemas.codecs import MSGPACK, Codec
+from inferd.schemas.codecs import Codec
 from inferd.schemas.errors import InferenceError, error_of_code
-from inferd.schemas.headers import NO_HEADERS, PropagatedHeaders
+from inferd.schemas.headers import NO_HEADERS, PropagatedHeaders, RequestHeaders
 from inferd.schemas.requests import encode_failure_for
 from inferd.schemas.topics import TenantTopics
 from inferd.streams.group import Records
@@ -226,7 +226,8 @@ class RequestProcessor:
         values = outcome.values[span.start : span.stop]
         tally = Tally(results=len(records), bytes_out=sum(map(len, values)))
         output = OutputBatch(records[-1].offset + 1, len(records), timestamps, tally)
-        headers = self._usual_headers(timestamps, timing)
+        shared = _shared_headers(outcome, span)
+        headers = self._usual_headers(timestamps, timing, shared or NO_HEADERS)
         results: list[Outgoing] = [
             (key, value, headers[timestamp])
             for key, value, timestamp in zip(keys(records), values, timestamps, strict=True)
@@ -234,15 +235,19 @@ class RequestProcessor:
         if outcome.cache_marks:
             self._mark(results, outcome.cache_marks[span.start : span.stop])
         output.by_topic[self._results, tp.partition] = results
-        self._add_unusual(output, tp, results, records, outcome, span)
+        replied = self._apply_headers(results, outcome, span) if outcome.headers and shared is None else {}
+        self._add_unusual(output, tp, results, records, outcome, span, replied)
         return output
 
-    def _usual_headers(self, timestamps: Sequence[int], timing: Timing) -> dict[int, list[tuple[str, bytes | None]]]:
+    def _usual_headers(
+        self, timestamps: Sequence[int], timing: Timing, given: RequestHeaders
+    ) -> dict[int, list[tuple[str, bytes | None]]]:
         """Headers of a result by the timestamp of its request: many requests share one. The content-type is first."""
         infer = ("inferd-infer-us", b"%d" % timing.infer_us)
         return {
             timestamp: [
-                MSGPACK.header,
+                given.codec.header,
+                *given.propagated,
                 self._worker,
                 ("inferd-queue-us", b"%d" % (max(0, timing.started_ms - timestamp) * 1000)),
                 infer,
@@ -265,11 +270,11 @@ class RequestProcessor:
         records: Records,
         outcome: Outcome,
         span: range,
+        replied: dict[int, str],
     ) -> None:
-        """Handles records with headers, replies to other topics, and failed records."""
+        """Handles failed records, and replies to other topics."""
         for place in self._too_long_keys(records, outcome, span):
             results[place] = (None, *results[place][1:])
-        replied = self._apply_headers(results, outcome, span) if outcome.headers else {}
         rejected = self._reject(results, outcome, replied, span)
         failures = {index: error for index, error in outcome.failures.items() if index in span} | rejected
         for index in sorted(failures):
@@ -346,3 +351,11 @@ class RequestProcessor:
             output.replies.add(topic)
         for place in sorted(replied, reverse=True):
             del results[place]
+
+
+def _shared_headers(outcome: Outcome, span: range) -> RequestHeaders | None:
+    """The headers that all requests have, if their results all go to the results; None if there are none such."""
+    first = outcome.headers.get(span.start)
+    if first is None or first.reply_to is not None or outcome.replies:
+        return None
+    return first if set(map(id, map(outcome.headers.get, span))) == {id(first)} else None

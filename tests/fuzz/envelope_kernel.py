@@ -76,7 +76,8 @@ def compare_once(rng: random.Random, guarded: Guarded) -> tuple[int, int]:
     content = guarded(np.frombuffer(b"".join(values) or b"\0", np.uint8))
     ends = guarded(np.cumsum([len(value) for value in values], dtype=np.int64))
     envelopes = guarded(np.zeros(len(values), ENVELOPE))
-    kernel().read_into(envelopes, ENCODINGS[codec], content.ctypes.data, ends)
+    starts = guarded(ends - np.array([len(value) for value in values]))
+    kernel().read_into(envelopes, ENCODINGS[codec], content.ctypes.data, starts, ends)
     guarded.release()
     found, left = kernel().read(ENCODINGS[codec], values)
     read = {

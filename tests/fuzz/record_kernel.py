@@ -148,7 +148,8 @@ def compare_once(rng: random.Random, guarded: Guarded, place: int, kernel: Recor
     matrix = guarded(np.full((len(made), features.n_features), -1.0))
     fits = guarded(np.zeros(len(made), np.bool_))
     ends = guarded(np.cumsum([len(data) for data, _ in made], dtype=np.int64))
-    read = kernel.read_into(matrix, fits, codec.name, content.ctypes.data, ends)  # type: ignore[arg-type]
+    starts = guarded(ends - np.array([len(data) for data, _ in made]))
+    read = kernel.read_into(matrix, fits, codec.name, content.ctypes.data, starts, ends)  # type: ignore[arg-type]
     assert read == fits.sum()
     rejected = features.apply(matrix[:read]) if read else None
     bad = np.zeros(read, np.bool_) if rejected is None else rejected

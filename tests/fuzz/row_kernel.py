@@ -195,7 +195,8 @@ def compare_once(rng: random.Random, guarded: Guarded, place: int, kernel: RowKe
     fits, ends = guarded(np.zeros(len(rows), np.bool_)), guarded(np.cumsum([len(row) for row in rows], dtype=np.int64))
     kernel = kernel or features.kernel
     assert kernel is not None
-    read = kernel.read_into(matrix, fits, codec.name, content.ctypes.data, ends)  # type: ignore[arg-type]
+    starts = guarded(ends - np.array([len(row) for row in rows]))
+    read = kernel.read_into(matrix, fits, codec.name, content.ctypes.data, starts, ends)  # type: ignore[arg-type]
     assert read == fits.sum()
     rejected = features.apply(matrix[:read])
     check(features, codec, made, matrix[:read], fits, np.zeros(read, np.bool_) if rejected is None else rejected)

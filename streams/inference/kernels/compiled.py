@@ -69,13 +69,13 @@ class Library:
         pointer, count = ctypes.c_void_p, ctypes.c_int64
         self.predict.argtypes = [pointer, pointer, pointer, count, pointer, ctypes.c_int32]
         self.index_entries.argtypes = [pointer, pointer]
-        self.read_rows.argtypes = [pointer, ctypes.c_int32, pointer, pointer, count, pointer, pointer]
+        self.read_rows.argtypes = [pointer, ctypes.c_int32, *[pointer] * 3, count, pointer, pointer]
         self.read_records.argtypes = [
-            pointer, count, count, ctypes.c_int32, pointer, pointer, count, pointer, pointer,
+            pointer, count, count, ctypes.c_int32, *[pointer] * 3, count, pointer, pointer,
         ]  # fmt: skip
         self.scan_batch.argtypes = [pointer, *[count] * 7, pointer]
         self.read_envelopes.argtypes = [
-            ctypes.c_int32, pointer, pointer, count, count, pointer, count, pointer, pointer,
+            ctypes.c_int32, *[pointer] * 3, count, count, pointer, count, pointer, pointer,
         ]  # fmt: skip
         self.index_entries.restype, self.read_rows.restype, self.read_envelopes.restype = None, count, count
         self.hash_keys.argtypes = [pointer, pointer, count, pointer, ctypes.c_int32]

@@ -126,20 +126,20 @@ INLINE int read_envelope(reading *r, int32_t encoding, cursor *c, envelope *e, i
     return c->at == c->end && e->model >= 0 && e->row_length;
 }
 
-/* Requests `bytes[ends[k - 1] .. ends[k]]` of up to `bytes_max` bytes -> `out[k]`; the spans of the models that they name,
+/* Requests `bytes[starts[k] .. ends[k]]` of up to `bytes_max` bytes -> `out[k]`; the spans of the models that they name,
  * in `model` with room for MODELS_MAX, and how many these are. The list may include a
  * model that is named only by requests that are not plain. */
-int64_t inferd_read_envelopes(int32_t encoding, const uint8_t *bytes, const int64_t *ends, int64_t count, int64_t bytes_max,
-                              const uint8_t *id_bytes, int64_t id_max, span *model, envelope *out) {
+int64_t inferd_read_envelopes(int32_t encoding, const uint8_t *bytes, const int64_t *starts, const int64_t *ends,
+                              int64_t count, int64_t bytes_max, const uint8_t *id_bytes, int64_t id_max, span *model,
+                              envelope *out) {
     reading r = {bytes, id_bytes, id_max, model, 0};
     cursor c = {bytes, bytes};
     int64_t guess = 0;
     for (int64_t k = 0; k < count; k++) {
-        c.at = c.end;
+        c.at = bytes + starts[k];
         c.end = bytes + ends[k];
         if (c.end - c.at > bytes_max || !read_envelope(&r, encoding, &c, out + k, guess)) out[k].model = -1;
         else guess = out[k].model;
-        c.at = c.end;
     }
     return r.models;
 }

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from inferd.streams.inference.kernels.compiled import Library
 from inferd.streams.inference.kernels.rows import ENCODINGS, Encoding
+from inferd.streams.inference.spans import Spans
 
 MODELS_MAX = 64
 """Maximum number of different models in a call, as in envelopes.c; requests to others are not read."""
@@ -26,7 +27,7 @@ class PlainRequests:
     """Indexes in the sequence passed to `read`."""
     ids: list[str | None]
     """Valid ids; None where the request has none."""
-    rows: list[bytes]
+    rows: Spans
     """The encoded `input_data`: a list or map whose values are not checked."""
 
 
@@ -42,10 +43,10 @@ class EnvelopeKernel:
 
     def read(self, encoding: Encoding, values: Sequence[bytes]) -> tuple[list[PlainRequests], list[int]]:
         """The plain requests among `values`, grouped by model; and the indexes of the others."""
-        content = b"".join(values)
-        ends = np.cumsum(np.fromiter(map(len, values), np.int64, len(values)))
+        spans = Spans.of(values)
+        content = spans.content
         envelopes = np.empty(len(values), ENVELOPE)
-        models = self.read_into(envelopes, encoding, content, ends)
+        models = self.read_into(envelopes, encoding, content, spans.starts, spans.ends)
         # Ids are ASCII: in Latin-1, each byte of the content is one character.
         text = content.decode("latin-1")
         found = []
@@ -61,16 +62,21 @@ class EnvelopeKernel:
         return found, np.flatnonzero(envelopes["model"] < 0).tolist()
 
     def read_into(
-        self, envelopes: NDArray[np.void], encoding: Encoding, content: bytes | int, ends: NDArray[np.int64]
+        self,
+        envelopes: NDArray[np.void],
+        encoding: Encoding,
+        content: bytes | int,
+        starts: NDArray[np.int64],
+        ends: NDArray[np.int64],
     ) -> NDArray[np.int64]:
-        """Like `read`, for concatenated requests in bytes or at an address, given the end of each.
+        """Like `read`, for requests within bytes or the memory at an address, given where each starts and ends.
 
         Fills `envelopes`, `ENVELOPE` (requests,). Returns int64 (models, 2): where the content names each model, and
         the length of the name.
         """
         models = np.empty((MODELS_MAX, 2), np.int64)
         count: int = self._read(
-            ENCODINGS.index(encoding), content, ends.ctypes.data, len(ends), self._bytes_max,
+            ENCODINGS.index(encoding), content, starts.ctypes.data, ends.ctypes.data, len(ends), self._bytes_max,
             self._id_bytes.ctypes.data, self._id_chars_max, models.ctypes.data, envelopes.ctypes.data,
         )  # fmt: skip
         return models[:count]
@@ -81,10 +87,9 @@ def _requests(
 ) -> PlainRequests:
     id_at, row_at = envelopes["id_at"], envelopes["row_at"]
     id_spans = zip(id_at.tolist(), (id_at + envelopes["id_length"]).tolist(), strict=True)
-    row_spans = zip(row_at.tolist(), (row_at + envelopes["row_length"]).tolist(), strict=True)
     return PlainRequests(
         model_id=model_id,
         indexes=indexes.tolist(),
         ids=[text[start:stop] if start >= 0 else None for start, stop in id_spans],
-        rows=[content[start:stop] for start, stop in row_spans],
+        rows=Spans(content, np.ascontiguousarray(row_at), row_at + envelopes["row_length"]),
     )

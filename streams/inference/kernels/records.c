@@ -314,11 +314,11 @@ static int read_node(const schema *s, int32_t encoding, cursor *c, path_names *m
     return encoding == JSON ? json_node(s, c, m, node, row) : msgpack_node(s, c, m, node, row);
 }
 
-/* Records `bytes[ends[k - 1] .. ends[k]]` -> float64 rows of `matrix`, one after the other, of those that could be
+/* Records `bytes[starts[k] .. ends[k]]` -> float64 rows of `matrix`, one after the other, of those that could be
  * read; how many, or -1 if memory ran out. `fits[k]` says which: it is 1 or 0. The first `names` entries are names of
  * `nodes` nodes. */
 int64_t inferd_read_records(const schema *s, int64_t names, int64_t nodes, int32_t encoding, const uint8_t *bytes,
-                            const int64_t *ends, int64_t count, double *matrix, uint8_t *fits) {
+                            const int64_t *starts, const int64_t *ends, int64_t count, double *matrix, uint8_t *fits) {
     int64_t *room = malloc((size_t)(2 * names + nodes) * sizeof(int64_t)), read = 0;
     if (!room) return -1;
     path_names m = {room, room + names, room + names + nodes, 0};
@@ -330,13 +330,12 @@ int64_t inferd_read_records(const schema *s, int64_t names, int64_t nodes, int32
     cursor c = {bytes, bytes};
     for (; m.row_number < count; m.row_number++) {
         double *row = matrix + read * s->features;
-        c.at = c.end;
+        c.at = bytes + starts[m.row_number];
         c.end = bytes + ends[m.row_number];
         for (int64_t feature = 0; feature < s->features; feature++) row[feature] = float_of_bits(MISSING_BITS);
         int fit = read_node(s, encoding, &c, &m, 0, row);
         if (encoding == JSON) skip_space(&c);
         fits[m.row_number] = fit = fit && c.at == c.end;
-        c.at = c.end;
         read += fit;
     }
     free(room);

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from inferd.streams.inference.kernels.compiled import Library
 from inferd.streams.inference.kernels.rows import ENCODINGS, CompiledSchema, Encoding, Entry, RowSchema, plain_text
+from inferd.streams.inference.spans import Spans
 
 _NAME = 3
 _ROOT = 0
@@ -39,9 +40,9 @@ class RecordKernel:
 
         `MemoryError` if there is no memory for the names of a record.
         """
-        ends = np.cumsum(np.fromiter(map(len, records), np.int64, len(records)))
+        spans = Spans.of(records)
         matrix, fits = np.empty((len(records), self._features)), np.empty(len(records), np.bool_)
-        return matrix[: self.read_into(matrix, fits, encoding, b"".join(records), ends)], fits
+        return matrix[: self.read_into(matrix, fits, encoding, spans.content, spans.starts, spans.ends)], fits
 
     def read_into(
         self,
@@ -49,13 +50,14 @@ class RecordKernel:
         fits: NDArray[np.bool_],
         encoding: Encoding,
         content: bytes | int,
+        starts: NDArray[np.int64],
         ends: NDArray[np.int64],
     ) -> int:
-        """Like `read`, for concatenated records in bytes or at an address, given the end of each; returns the number of
-        records read."""
+        """Like `read`, for records within bytes or the memory at an address, given where each starts and ends; returns
+        the number of records read."""
         read: int = self._read(
-            self._schema.at, self._names, self._nodes, ENCODINGS.index(encoding), content, ends.ctypes.data, len(ends),
-            matrix.ctypes.data, fits.ctypes.data,
+            self._schema.at, self._names, self._nodes, ENCODINGS.index(encoding), content,
+            starts.ctypes.data, ends.ctypes.data, len(ends), matrix.ctypes.data, fits.ctypes.data,
         )  # fmt: skip
         if read < 0:
             raise MemoryError(f"names of {self._features} features")

@@ -516,10 +516,10 @@ INLINE int msgpack_row(const schema *s, cursor *c, names *n, double *row) {
 
 /* ---- entry point */
 
-/* Rows `bytes[ends[k - 1] .. ends[k]]` -> float64 rows of `matrix`, one after the other, of those that could be read;
+/* Rows `bytes[starts[k] .. ends[k]]` -> float64 rows of `matrix`, one after the other, of those that could be read;
  * how many, or -1 if memory ran out. `fits[k]` says which: it is 1 or 0. */
-int64_t inferd_read_rows(const schema *s, int32_t encoding, const uint8_t *bytes, const int64_t *ends, int64_t count,
-                         double *matrix, uint8_t *fits) {
+int64_t inferd_read_rows(const schema *s, int32_t encoding, const uint8_t *bytes, const int64_t *starts,
+                         const int64_t *ends, int64_t count, double *matrix, uint8_t *fits) {
     int64_t *room = malloc((size_t)s->features * 2 * sizeof(int64_t)), read = 0;
     if (!room) return -1;
     names n = {room, room + s->features, 0};
@@ -530,11 +530,10 @@ int64_t inferd_read_rows(const schema *s, int32_t encoding, const uint8_t *bytes
     cursor c = {bytes, bytes};
     for (; n.row_number < count; n.row_number++) {
         double *row = matrix + read * s->features;
-        c.at = c.end;
+        c.at = bytes + starts[n.row_number];
         c.end = bytes + ends[n.row_number];
         int fit = encoding == JSON ? json_row(s, &c, &n, row) : msgpack_row(s, &c, &n, row);
         fits[n.row_number] = fit = fit && c.at == c.end;
-        c.at = c.end;
         read += fit;
     }
     free(room);

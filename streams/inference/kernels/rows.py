@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferd.streams.inference.kernels.compiled import Library
+from inferd.streams.inference.spans import Spans
 
 Encoding = Literal["msgpack", "json"]
 ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")
@@ -67,9 +68,9 @@ class RowKernel:
 
         `MemoryError` if there is no memory for the names of a row.
         """
-        ends = np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)))
+        spans = Spans.of(rows)
         matrix, fits = np.empty((len(rows), self._features)), np.empty(len(rows), np.bool_)
-        return matrix[: self.read_into(matrix, fits, encoding, b"".join(rows), ends)], fits
+        return matrix[: self.read_into(matrix, fits, encoding, spans.content, spans.starts, spans.ends)], fits
 
     def read_into(
         self,
@@ -77,11 +78,12 @@ class RowKernel:
         fits: NDArray[np.bool_],
         encoding: Encoding,
         content: bytes | int,
+        starts: NDArray[np.int64],
         ends: NDArray[np.int64],
     ) -> int:
-        """Like `read`, for concatenated rows in bytes or at an address, given the end of each; returns the number of
-        rows read."""
-        places = (ends.ctypes.data, len(ends), matrix.ctypes.data, fits.ctypes.data)
+        """Like `read`, for rows within bytes or the memory at an address, given where each starts and ends; returns the
+        number of rows read."""
+        places = (starts.ctypes.data, ends.ctypes.data, len(ends), matrix.ctypes.data, fits.ctypes.data)
         read: int = self._read(self._schema.at, ENCODINGS.index(encoding), content, *places)
         if read < 0:
             raise MemoryError(f"names of {self._features} features")

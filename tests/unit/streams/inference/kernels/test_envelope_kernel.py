@@ -48,8 +48,10 @@ def longer_ids(stock: Any, *arguments: Any) -> int:
     return stock(*others, id_max + 1, models, envelopes)  # type: ignore[no-any-return]
 
 
-def larger_requests(stock: Any, encoding: int, content: Any, ends: int, count: int, _: int, *others: Any) -> int:
-    return stock(encoding, content, ends, count, 10**9, *others)  # type: ignore[no-any-return]
+def larger_requests(
+    stock: Any, encoding: int, content: Any, starts: int, ends: int, count: int, _: int, *others: Any
+) -> int:
+    return stock(encoding, content, starts, ends, count, 10**9, *others)  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("change", [longer_ids, larger_requests], ids=lambda each: each.__name__)
@@ -70,7 +72,7 @@ def test_requests_are_sorted_by_model(encoding: Encoding) -> None:
     (a, b), left = read(encoding, *values)
     assert (a.model_id, a.indexes, a.ids) == ("a", [0, 2, 4, 5], ["r0", "r2", "r4", None])
     assert (b.model_id, b.indexes, b.ids) == ("b", [1, 3], ["r1", "r3"])
-    assert b.rows == [msgpack.packb([n]) if encoding == "msgpack" else b"[%d]" % n for n in (1, 3)]
+    assert list(b.rows) == [msgpack.packb([n]) if encoding == "msgpack" else b"[%d]" % n for n in (1, 3)]
     assert left == [6]
 
 
