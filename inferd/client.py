@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from inferd.cluster import Cluster
 from inferd.jobs import JobOptions, JobRow, Jobs, OnProgress, rows_of
-from inferd.models import ModelChanges, ModelList, ModelLog
+from inferd.models import Author, ModelChanges, ModelList, ModelLog
 from inferd.predictions import Call, Exchange, PendingRequests, SentCall, sent_ahead
 from inferd.routes import RouteLog, Start
 from inferd.schemas.codecs import MSGPACK, codec_named
@@ -24,10 +24,11 @@ from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.models import (
     Alias,
     AliasKey,
+    AliasTarget,
     Manifest,
     VersionKey,
-    check_alias,
     check_model_name,
+    check_target,
 )
 from inferd.schemas.requests import (
     Failure,
@@ -76,6 +77,7 @@ class Client:
         self._cluster = Cluster(connection, TenantTopics(namespace, tenant), client_id, limits, connect_timeout_s)
         self._model_log = ModelLog(self._cluster, limits)
         self._model_changes = ModelChanges(self._model_log, limits)
+        self._aliases = self._model_changes.aliases
         self._exchange = Exchange(self._cluster, self._model_log, pending, codec, limits, partitions)
         self._jobs = Jobs(self._cluster, codec, limits)
         self._routes = RouteLog(self._cluster, self._model_log, limits)
@@ -259,13 +261,58 @@ class Client:
             check_model_name(alias)
         return await self._model_changes.deploy(data, manifest, alias, timeout_s)
 
-    async def set_alias(self, model_id: str, alias: str, target: Alias, *, timeout_s: float = TIMEOUT_S) -> None:
-        """Point `model_id@alias` at a version or a split; returns once the broker has acknowledged it.
+    async def set_alias(
+        self,
+        model_id: str,
+        alias: str,
+        target: AliasTarget | int,
+        *,
+        revision: int | None = None,
+        changed_by: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Alias:
+        """Point `model_id@alias` at a version, or at an `AliasTarget` such as a split; returns the alias as it is then.
 
-        `ModelNotFoundError` or `VersionNotFoundError` if a version that `target` names does not exist.
+        `revision`: the one that the caller knows; 0 for an alias that was never set. `changed_by` is kept in the
+        history; default: user and machine. If the alias has that target already, nothing changes. `AliasChangedError`
+        if it has another revision, or is changed by somebody else at the same time. `ModelNotFoundError` or
+        `VersionNotFoundError` if a version that `target` names does not exist.
         """
-        key = AliasKey(check_model_name(model_id), check_model_name(alias))
-        await self._model_changes.set_alias(key, check_alias(target), timeout_s)
+        checked = check_target(AliasTarget(version=target) if isinstance(target, int) else target)
+        return await self._aliases.set(_alias_key(model_id, alias), checked, Author(changed_by, revision), timeout_s)
+
+    async def rollback_alias(
+        self,
+        model_id: str,
+        alias: str,
+        *,
+        revision: int | None = None,
+        changed_by: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Alias:
+        """Point `model_id@alias` at what it pointed at before its last change; returns the alias as it is then.
+
+        Again, it undoes the change before that one: it never returns to a target that was rolled back. Options and
+        errors as for `set_alias`; `NoEarlierTargetError` if no earlier target is known.
+        """
+        return await self._aliases.rollback(_alias_key(model_id, alias), Author(changed_by, revision), timeout_s)
+
+    async def promote_alias(
+        self,
+        model_id: str,
+        alias: str,
+        to: str,
+        *,
+        revision: int | None = None,
+        changed_by: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Alias:
+        """Point `model_id@to` at what `model_id@alias` points at; returns the former as it is then.
+
+        Options and errors as for `set_alias`; `revision` is that of `model_id@to`.
+        """
+        source, key = _alias_key(model_id, alias), _alias_key(model_id, to)
+        return await self._aliases.promote(source, key, Author(changed_by, revision), timeout_s)
 
     async def remove_model(
         self,
@@ -335,3 +382,7 @@ def _raw_headers(headers: Mapping[str, str | bytes] | None, *, row_errors: bool 
         (name, value.encode() if isinstance(value, str) else value) for name, value in (headers or {}).items()
     )
     return (*given, (ROW_ERRORS, b"true")) if row_errors else given
+
+
+def _alias_key(model_id: str, alias: str) -> AliasKey:
+    return AliasKey(check_model_name(model_id), check_model_name(alias))

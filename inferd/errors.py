@@ -8,6 +8,8 @@ ServerError
 ├── ResultTimeoutError       no result arrived in time; also a TimeoutError
 └── ClientClosedError        the client is not started, or closed
 VersionExistsError           a model version exists already, with other bytes or another manifest
+AliasChangedError            an alias was changed by somebody else in the meantime
+NoEarlierTargetError         an alias has no earlier target to roll back to
 """
 
 from __future__ import annotations
@@ -16,13 +18,15 @@ from aiokafka import errors as kafka
 
 from inferd.schemas.connection import BrokerUnreachableError, KafkaConnection
 from inferd.schemas.errors import ModelServingError, ServerError, TooLargeError
-from inferd.schemas.models import VersionExistsError
+from inferd.schemas.models import AliasChangedError, NoEarlierTargetError, VersionExistsError
 from inferd.streams.connection import Kind, reason_of, why_unreachable
 
 __all__ = [
     "AccessDeniedError",
+    "AliasChangedError",
     "BrokerUnreachableError",
     "ClientClosedError",
+    "NoEarlierTargetError",
     "ResultTimeoutError",
     "TlsError",
     "TopicNotFoundError",

@@ -22,7 +22,7 @@ from inferd.models import ModelList
 from inferd.routes import Start
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.jobs import ChunkResult, JobStatus
-from inferd.schemas.models import Alias, Manifest
+from inferd.schemas.models import Alias, AliasTarget, Manifest
 from inferd.schemas.requests import Output, Prediction, Result
 from inferd.schemas.routes import Route
 
@@ -186,9 +186,53 @@ class SyncClient:
         """Like `Client.deploy_model`."""
         return self._wait(self._client.deploy_model(model, manifest, alias=alias, timeout_s=timeout_s))
 
-    def set_alias(self, model_id: str, alias: str, target: Alias, *, timeout_s: float = TIMEOUT_S) -> None:
+    def set_alias(
+        self,
+        model_id: str,
+        alias: str,
+        target: AliasTarget | int,
+        *,
+        revision: int | None = None,
+        changed_by: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Alias:
         """Like `Client.set_alias`."""
-        self._wait(self._client.set_alias(model_id, alias, target, timeout_s=timeout_s))
+        return self._wait(
+            self._client.set_alias(
+                model_id, alias, target, revision=revision, changed_by=changed_by, timeout_s=timeout_s
+            )
+        )
+
+    def rollback_alias(
+        self,
+        model_id: str,
+        alias: str,
+        *,
+        revision: int | None = None,
+        changed_by: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Alias:
+        """Like `Client.rollback_alias`."""
+        return self._wait(
+            self._client.rollback_alias(model_id, alias, revision=revision, changed_by=changed_by, timeout_s=timeout_s)
+        )
+
+    def promote_alias(
+        self,
+        model_id: str,
+        alias: str,
+        to: str,
+        *,
+        revision: int | None = None,
+        changed_by: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Alias:
+        """Like `Client.promote_alias`."""
+        return self._wait(
+            self._client.promote_alias(
+                model_id, alias, to, revision=revision, changed_by=changed_by, timeout_s=timeout_s
+            )
+        )
 
     def remove_model(
         self,

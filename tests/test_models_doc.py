@@ -1,4 +1,4 @@
-"""docs/models.md lists all fields, and its examples work."""
+"""docs/models.md and docs/lifecycle.md list all fields, and their examples work."""
 
 from __future__ import annotations
 
@@ -24,18 +24,41 @@ from inferd.schemas.models.model import (
     Preprocess,
     SplitShare,
 )
+from inferd.streams.inference.splits import versions_of
 
 PAGE = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
+LIFECYCLE = (Path(__file__).parents[1] / "docs" / "lifecycle.md").read_text(encoding="utf-8")
 JSON: list[str] = re.findall(r"^```json\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 PROGRAMS: list[str] = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 WITHOUT_EFFECT = {"shadow"}
 """Fields that are accepted but not used."""
 
 
-@pytest.mark.parametrize("struct", [Manifest, Feature, Preprocess, Postprocess, CacheSpec, Alias, SplitShare])
+@pytest.mark.parametrize("struct", [Manifest, Feature, Preprocess, Postprocess, CacheSpec])
 def test_the_page_lists_every_field(struct: type[msgspec.Struct]) -> None:
+    assert unlisted(struct, PAGE) == set()
+
+
+@pytest.mark.parametrize("struct", [Alias, SplitShare])
+def test_the_page_of_aliases_lists_every_field(struct: type[msgspec.Struct]) -> None:
+    assert unlisted(struct, LIFECYCLE) == set()
+
+
+def unlisted(struct: type[msgspec.Struct], page: str) -> set[str]:
     fields = set(struct.__struct_fields__) - WITHOUT_EFFECT
-    assert {field for field in fields if not re.search(rf'[`"]{field}[`"]', PAGE)} == set()
+    return {field for field in fields if not re.search(rf'[`"]{field}[`"]', page)}
+
+
+def test_programs_find_the_version_of_a_key_as_workers_do() -> None:
+    (program,) = [
+        text for text in re.findall(r"^```python\n(.*?)^```", LIFECYCLE, re.DOTALL | re.MULTILINE) if "blake2b" in text
+    ]
+    names: dict[str, Any] = {}
+    exec(program, names)
+    keys = [b"customer-%d" % number for number in range(500)]
+    split = [SplitShare(3, 90.0), SplitShare(4, 7.5), SplitShare(1, 2.5)]
+    shares = [(share.version, share.weight) for share in split]
+    assert versions_of(split, keys).tolist() == [names["version_of"](key, shares) for key in keys]
 
 
 def test_the_manifest_on_the_page_works_as_described(tmp_path: Path) -> None:

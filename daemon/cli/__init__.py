@@ -30,7 +30,7 @@ COMMANDS = {
     "worker": CommandInfo("inferd.daemon.cli.worker:worker", "Run a worker: score the requests of its tenants."),
     "broker": CommandInfo("inferd.daemon.cli.broker:broker", "Run an Apache Kafka broker on this machine."),
     "topics": CommandInfo("inferd.daemon.cli.topics:topics", "Create or list the topics of tenants."),
-    "models": CommandInfo("inferd.daemon.cli.models:models", "Deploy, list, show or remove models."),
+    "models": CommandInfo("inferd.daemon.cli.models:models", "Deploy, list, show or remove models; move aliases."),
     "predict": CommandInfo(
         "inferd.daemon.cli.predict.command:predict", "Send rows through Kafka and print their predictions."
     ),

@@ -1,4 +1,4 @@
-"""`inferd models`: deploys, lists, shows and removes the models of a tenant."""
+"""`inferd models`: deploys, lists, shows and removes the models of a tenant; aliases are in `model_aliases`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from inferd.daemon.cli.model_aliases import COMMANDS as ALIAS_COMMANDS
 from inferd.daemon.cli.options import Target, broker_options
 from inferd.daemon.cli.output import (
     report,
@@ -53,7 +54,7 @@ class ModelSource(click.Path):
 
 @click.group(epilog="Example: inferd models deploy model.txt --name churn, and then: inferd models list")
 def models() -> None:
-    """Deploy, list, show or remove the models of a tenant.
+    """Deploy, list, show or remove the models of a tenant, and move their aliases.
 
     A deploy needs only the broker: it writes the model to the tenant's topics, from which all workers load it.
     """
@@ -158,6 +159,10 @@ def show(reference: str, target: Target) -> None:
     write_table(("feature", "dtype", "allowed", "missing"), [_feature_row(feature) for feature in manifest.features])
 
 
+for _command in ALIAS_COMMANDS:
+    models.add_command(_command)
+
+
 @models.command(epilog="Example: inferd models remove churn:1")
 @click.argument("reference", metavar="NAME:VERSION|NAME@ALIAS|NAME")
 @click.option("--all", "everything", is_flag=True, help="Remove all versions and aliases of NAME.")
@@ -225,7 +230,7 @@ def _served_version_hint(models: ModelList, deployed: Manifest) -> str | None:
     served = ", ".join(alias_label(f"version {number}", champion, number) for number in shares(champion))
     return (
         f"requests to {name} are served by {served}, because of its alias {CHAMPION}; to point the alias at this"
-        f" version, deploy it again with --version {deployed.version} --alias {CHAMPION}"
+        f" version: inferd models alias {name}@{CHAMPION} {deployed.version}"
     )
 
 

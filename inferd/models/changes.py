@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from inferd.models.alias_changes import AliasChanges, Author
 from inferd.models.model_list import (
     GRACE_MS,
     ModelList,
     aliases_to_move,
-    check_alias_target,
     check_deployable,
     check_unchanged,
     keys_to_remove,
@@ -22,15 +22,15 @@ from inferd.models.model_list import (
 from inferd.schemas.errors import ServerError
 from inferd.schemas.limits import Limits
 from inferd.schemas.models import (
-    Alias,
+    AliasChangeKey,
     AliasKey,
+    AliasTarget,
     ArtifactKey,
     ClaimKey,
     LeaseKey,
     Manifest,
     VersionExistsError,
     VersionKey,
-    encode_alias,
     encode_manifest,
 )
 from inferd.schemas.requests import ModelReference
@@ -38,6 +38,7 @@ from inferd.schemas.topics import Stream
 
 COLLECTION_TIMEOUT_MS = 60_000
 POLL_S = 0.1
+ANYBODY = Author()
 Records = Mapping[object, bytes | None]
 """Values by key; None for a tombstone."""
 
@@ -58,8 +59,12 @@ class ModelChanges:
     def __init__(self, topics: ModelTopics, limits: Limits, now: Callable[[], float] = time.time) -> None:
         """`now`: Unix time in seconds."""
         self._topics, self._limits, self._now = topics, limits, now
+        self.aliases = AliasChanges(self, limits, now)
+        """Changes the aliases."""
 
-    async def deploy(self, model: bytes, manifest: Manifest, alias: str | None, timeout_s: float) -> Manifest:
+    async def deploy(
+        self, model: bytes, manifest: Manifest, alias: str | None, timeout_s: float, author: Author = ANYBODY
+    ) -> Manifest:
         """See `Client.deploy_model`."""
         models = await self._topics.read(timeout_s)
         check_deployable(models, model, manifest, self._limits)
@@ -72,30 +77,45 @@ class ModelChanges:
             await self._topics.write("models", {LeaseKey.new(manifest.sha256): self._encode(manifest)})
             raise ServerError(f"sending {manifest.model_id}:{manifest.version} took too long: deploy it again")
         await self._topics.write("models", {VersionKey(manifest.model_id, manifest.version): self._encode(manifest)})
-        if alias is not None:
-            await self._point(AliasKey(manifest.model_id, alias), Alias(version=manifest.version))
-        await self._topics.write("models", {lease: None})
+        try:
+            if alias is not None:
+                target = AliasTarget(version=manifest.version)
+                await self.aliases.set(AliasKey(manifest.model_id, alias), target, author, timeout_s)
+        finally:
+            await self._topics.write("models", {lease: None})
         return manifest
 
-    async def set_alias(self, key: AliasKey, target: Alias, timeout_s: float) -> None:
-        """See `Client.set_alias`."""
-        check_alias_target(await self._topics.read(timeout_s), key, target)
-        await self._point(key, target)
+    async def read(self, timeout_s: float) -> ModelList:
+        """The models as they are now."""
+        return await self._topics.read(timeout_s)
+
+    async def write_changes(self, changes: dict[AliasChangeKey, bytes | None]) -> None:
+        """Writes changes of aliases."""
+        await self._topics.write("models", dict(changes.items()))
 
     async def remove(
-        self, reference: ModelReference, move_aliases_to: int | None, timeout_s: float, *, everything: bool
+        self,
+        reference: ModelReference,
+        move_aliases_to: int | None,
+        timeout_s: float,
+        *,
+        everything: bool,
+        author: Author = ANYBODY,
     ) -> list[str]:
         """See `Client.remove_model`. The artifacts are left to collection."""
         models = await self._topics.read(timeout_s)
         removed = keys_to_remove(models, reference, everything=everything)
         moved = aliases_to_move(models, removed, move_aliases_to)
         await self._collect(models, timeout_s)
-        for key, alias in moved.items():
-            await self._point(key, alias)
+        for key, target in moved.items():
+            known = Author(author.name, models.aliases[key].revision)
+            await self.aliases.set(key, target, known, timeout_s)
+        for key in [key for key in removed if isinstance(key, AliasKey)]:
+            await self.aliases.remove(key, author, timeout_s)
         manifests = [models.versions[key] for key in removed if isinstance(key, VersionKey)]
         for manifest in manifests:
             await self._topics.write("models", self._entries(models, manifest, LeaseKey.new(manifest.sha256)))
-        await self._topics.write("models", dict.fromkeys(removed))
+        await self._topics.write("models", {key: None for key in removed if isinstance(key, VersionKey)})
         return [str(key) for key in removed]
 
     async def _claim(self, models: ModelList, manifest: Manifest, lease: LeaseKey, timeout_s: float) -> Manifest:
@@ -136,9 +156,6 @@ class ModelChanges:
         size = self._limits.artifact_part_bytes_max
         starts = range(0, manifest.size, size)
         return {ArtifactKey(manifest.sha256, part): model[start : start + size] for part, start in enumerate(starts)}
-
-    async def _point(self, key: AliasKey, target: Alias) -> None:
-        await self._topics.write("models", {key: encode_alias(target, limits=self._limits)})
 
     def _encode(self, manifest: Manifest) -> bytes:
         return encode_manifest(manifest, limits=self._limits)

@@ -20,7 +20,10 @@ from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.models import (
     CHAMPION,
     Alias,
+    AliasChangeKey,
     AliasKey,
+    AliasLog,
+    AliasTarget,
     ArtifactKey,
     ClaimKey,
     LeaseKey,
@@ -63,6 +66,8 @@ class ModelList:
 
     versions: dict[VersionKey, Manifest] = field(default_factory=dict)
     aliases: dict[AliasKey, Alias] = field(default_factory=dict)
+    alias_logs: dict[AliasKey, AliasLog] = field(default_factory=dict)
+    """The changes of every alias that ever was, removed ones included."""
     unreadable: dict[str, str] = field(default_factory=dict)
     """Keys of records that are neither a manifest nor an alias, with the reason."""
     highest: dict[str, int] = field(default_factory=dict)
@@ -82,6 +87,11 @@ class ModelList:
     def aliases_of(self, model_id: str) -> dict[str, Alias]:
         """The aliases of a model by name."""
         return {key.alias: alias for key, alias in sorted(self.aliases.items(), key=str) if key.model_id == model_id}
+
+    def newest_revision(self, key: AliasKey) -> Alias | None:
+        """The newest revision of an alias, also that of its removal; None if it never existed."""
+        log = self.alias_logs.get(key)
+        return None if log is None else log.newest
 
     def dangling(self) -> dict[AliasKey, list[int]]:
         """Aliases that point at versions that are not deployed, with these versions."""
@@ -129,10 +139,8 @@ class ModelList:
 
     def _put(self, key: ModelKey, value: bytes | None, codec: Codec, written_ms: int) -> None:
         self.unreadable.pop(str(key), None)
-        if isinstance(key, AliasKey):
-            self.aliases.pop(key, None)
-            if value is not None:
-                self.aliases[key] = decode_alias(value, self.limits, codec)
+        if isinstance(key, AliasKey | AliasChangeKey):
+            self._put_alias(key, value, codec)
             return
         manifest = None if value is None else decode_manifest(value, self.limits, codec)
         if isinstance(key, LeaseKey):
@@ -140,6 +148,19 @@ class ModelList:
         else:
             self.highest[key.model_id] = max(key.version, self.highest.get(key.model_id, 0))
             self._put_version(key, manifest)
+
+    def _put_alias(self, key: AliasKey | AliasChangeKey, value: bytes | None, codec: Codec) -> None:
+        of = key if isinstance(key, AliasKey) else key.alias_key
+        log = self.alias_logs.setdefault(of, AliasLog())
+        try:
+            log.apply(key, None if value is None else decode_alias(value, self.limits, codec))
+        except ModelServingError:
+            log.apply(key, None)
+            raise
+        finally:
+            self.aliases.pop(of, None)
+            if (current := log.current) is not None:
+                self.aliases[of] = current
 
     def _put_version(self, key: VersionKey | ClaimKey, manifest: Manifest | None) -> None:
         if manifest is not None:
@@ -182,7 +203,7 @@ def manifest_behind(models: ModelList, reference: ModelReference) -> Manifest:
     return versions[version]
 
 
-def check_alias_target(models: ModelList, key: AliasKey, target: Alias) -> None:
+def check_alias_target(models: ModelList, key: AliasKey, target: AliasTarget) -> None:
     """Raises `ModelNotFoundError` or `VersionNotFoundError` if the alias would point at a missing version."""
     check_no_shadow(target)
     versions = {manifest.version for manifest in models.versions_of(key.model_id)}
@@ -249,7 +270,7 @@ def keys_to_remove(models: ModelList, reference: ModelReference, *, everything: 
 
 def aliases_to_move(
     models: ModelList, removed: Sequence[VersionKey | AliasKey], to: int | None
-) -> dict[AliasKey, Alias]:
+) -> dict[AliasKey, AliasTarget]:
     """The aliases that point at a removed version and remain, each with version `to` in its place.
 
     `VersionInUseError` if there is one and `to` is None; `VersionNotFoundError` if `to` is not deployed, or is removed

@@ -345,12 +345,22 @@ MODELS: tuple[Message, ...] = (
     ),
     Message(
         name="alias",
-        summary="The target of an alias.",
+        summary="An alias after a change: target, revision and history. Of two changes of one revision the first in the"
+        " log counts. Other programs may write a target alone, under the key `<model id>@<alias>`.",
         payload=Alias,
-        key="<model id>@<alias>",
+        key="<model id>@<alias>#<id>",
         tombstone=True,
         examples=(
-            Example(payload={"version": 3}),
+            Example(
+                payload={
+                    "version": 3,
+                    "revision": 2,
+                    "changed_at": "2026-11-30T08:00:00.000+00:00",
+                    "changed_by": "ana@laptop",
+                    "history": [{"version": 2, "revision": 1}],
+                }
+            ),
+            Example(payload={"version": 3}, name="targetAlone"),
             Example(payload={"split": [{"version": 3, "weight": 0.9}, {"version": 4, "weight": 0.1}]}, name="split"),
         ),
     ),

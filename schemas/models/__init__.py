@@ -1,9 +1,20 @@
 """Model records (manifests and aliases), their checks and their codec."""
 
+from inferd.schemas.models.alias_history import (
+    HISTORY_MAX,
+    AliasLog,
+    earlier_target,
+    newest_of,
+    next_revision,
+    revisions,
+    target_of,
+    without_history,
+)
 from inferd.schemas.models.aliases import (
     CHAMPION,
     alias_label,
     alias_labels,
+    alias_text,
     check_no_shadow,
     dangling_alias_message,
     main_version,
@@ -13,14 +24,22 @@ from inferd.schemas.models.aliases import (
     version_in_use_error,
     versions_named,
 )
-from inferd.schemas.models.codec import decode_alias, decode_manifest, encode_alias, encode_manifest
-from inferd.schemas.models.errors import VersionExistsError, VersionInUseError
-from inferd.schemas.models.manifest_checks import check_alias, check_manifest, check_manifest_key
+from inferd.schemas.models.codec import decode_alias, decode_manifest, decode_target, encode_alias, encode_manifest
+from inferd.schemas.models.errors import (
+    AliasChangedError,
+    NoEarlierTargetError,
+    VersionExistsError,
+    VersionInUseError,
+)
+from inferd.schemas.models.manifest_checks import check_alias, check_manifest, check_manifest_key, check_target
 from inferd.schemas.models.model import (
     NA_TEXTS,
     RUNTIME_PATTERN,
     Alias,
+    AliasChangeKey,
     AliasKey,
+    AliasRevision,
+    AliasTarget,
     ArtifactKey,
     Category,
     ClaimKey,
@@ -43,10 +62,16 @@ from inferd.schemas.models.model import (
 
 __all__ = [
     "CHAMPION",
+    "HISTORY_MAX",
     "NA_TEXTS",
     "RUNTIME_PATTERN",
     "Alias",
+    "AliasChangeKey",
+    "AliasChangedError",
     "AliasKey",
+    "AliasLog",
+    "AliasRevision",
+    "AliasTarget",
     "ArtifactKey",
     "Category",
     "ClaimKey",
@@ -57,6 +82,7 @@ __all__ = [
     "LeaseKey",
     "Manifest",
     "ModelKey",
+    "NoEarlierTargetError",
     "Postprocess",
     "Preprocess",
     "SplitShare",
@@ -65,23 +91,32 @@ __all__ = [
     "VersionKey",
     "alias_label",
     "alias_labels",
+    "alias_text",
     "check_alias",
     "check_manifest",
     "check_manifest_key",
     "check_model_name",
     "check_no_shadow",
+    "check_target",
     "dangling_alias_message",
     "decode_alias",
     "decode_manifest",
+    "decode_target",
+    "earlier_target",
     "encode_alias",
     "encode_manifest",
     "main_version",
     "missing_versions",
+    "newest_of",
+    "next_revision",
     "parse_artifact_key",
     "parse_model_key",
     "replace_version",
+    "revisions",
     "same_content",
     "shares",
+    "target_of",
     "version_in_use_error",
     "versions_named",
+    "without_history",
 ]

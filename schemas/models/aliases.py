@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-import msgspec
-
 from inferd.schemas.errors import InvalidValueError
 from inferd.schemas.models.errors import VersionInUseError
-from inferd.schemas.models.model import Alias, AliasKey, SplitShare
+from inferd.schemas.models.model import Alias, AliasKey, AliasTarget, SplitShare
 
 CHAMPION = "champion"
 """The alias that a model name without version or alias stands for."""
 
 
-def shares(alias: Alias) -> dict[int, float]:
+def shares(alias: AliasTarget) -> dict[int, float]:
     """The versions that answer requests and the share of each, in (0, 1]."""
     if alias.version is not None:
         return {alias.version: 1.0}
@@ -23,12 +21,12 @@ def shares(alias: Alias) -> dict[int, float]:
     return {share.version: share.weight / total for share in split}
 
 
-def versions_named(alias: Alias) -> set[int]:
+def versions_named(alias: AliasTarget) -> set[int]:
     """Every version that the alias names, shadow versions included."""
     return {*shares(alias), *(alias.shadow or ())}
 
 
-def main_version(alias: Alias) -> int:
+def main_version(alias: AliasTarget) -> int:
     """The version with the largest share."""
     share_of = shares(alias)
     return max(share_of, key=lambda version: share_of[version])
@@ -52,19 +50,25 @@ def alias_labels(aliases: Mapping[str, Alias], version: int) -> list[str]:
     return [alias_label(name, alias, version) for name, alias in aliases.items() if version in versions_named(alias)]
 
 
-def replace_version(alias: Alias, version: int, by: int) -> Alias:
-    """The alias with `version` replaced `by` another one; if the split names both, their weights are added."""
+def alias_text(target: AliasTarget) -> str:
+    """The target for people: `3`, or `3 (90 %), 4 (10 %)`, and shadow versions."""
+    share_of = shares(target)
+    parts = [f"{version} ({share * 100:.3g} %)" if share < 1 else str(version) for version, share in share_of.items()]
+    return ", ".join([*parts, *(f"{version} (shadow)" for version in target.shadow or ())])
+
+
+def replace_version(alias: AliasTarget, version: int, by: int) -> AliasTarget:
+    """The target with `version` replaced `by` another one; if the split names both, their weights are added."""
     shadow = [number for number in alias.shadow or () if number not in (version, by)] or None
     if alias.version is not None:
-        return msgspec.structs.replace(alias, version=by if alias.version == version else alias.version, shadow=shadow)
+        return AliasTarget(version=by if alias.version == version else alias.version, shadow=shadow)
     merged: dict[int, float] = {}
     for share in alias.split or ():
         kept = by if share.version == version else share.version
         merged[kept] = merged.get(kept, 0.0) + share.weight
     if len(merged) == 1:
-        return Alias(version=next(iter(merged)), shadow=shadow)
-    split = [SplitShare(number, weight) for number, weight in merged.items()]
-    return msgspec.structs.replace(alias, split=split, shadow=shadow)
+        return AliasTarget(version=next(iter(merged)), shadow=shadow)
+    return AliasTarget(split=[SplitShare(number, weight) for number, weight in merged.items()], shadow=shadow)
 
 
 def dangling_alias_message(key: AliasKey, missing: Collection[int]) -> str:
@@ -87,7 +91,7 @@ def version_in_use_error(key: AliasKey, version: int, others: Collection[int]) -
     )
 
 
-def check_no_shadow(alias: Alias) -> None:
+def check_no_shadow(alias: AliasTarget) -> None:
     """`InvalidValueError` for shadow versions: the wire format has the field, but workers do not support it yet."""
     if alias.shadow:
         raise InvalidValueError("shadow: workers do not score shadow versions yet; omit the field")

@@ -14,13 +14,13 @@ from inferd.schemas.errors import (
     SchemaMismatchError,
 )
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
-from inferd.schemas.models.manifest_checks import check_alias, check_manifest
-from inferd.schemas.models.model import Alias, Manifest
+from inferd.schemas.models.manifest_checks import check_alias, check_manifest, check_target
+from inferd.schemas.models.model import Alias, AliasTarget, Manifest
 from inferd.schemas.requests import ListRows, decode_input_data
 
-ModelRecord = TypeVar("ModelRecord", Manifest, Alias)
+ModelRecord = TypeVar("ModelRecord", Manifest, Alias, AliasTarget)
 _DEPTH_MAX = DEFAULT_LIMITS.depth_max
-_DECODERS = {Manifest: Decoders(Manifest), Alias: Decoders(Alias)}
+_DECODERS = {Manifest: Decoders(Manifest), Alias: Decoders(Alias), AliasTarget: Decoders(AliasTarget)}
 
 
 def decode_manifest(value: bytes | None, limits: Limits = DEFAULT_LIMITS, codec: Codec = MSGPACK) -> Manifest:
@@ -48,6 +48,11 @@ def decode_alias(value: bytes | None, limits: Limits = DEFAULT_LIMITS, codec: Co
     `TooLargeError`, `MalformedError` or `TooDeepError` if it is invalid.
     """
     return check_alias(_decode(value, Alias, "alias", limits, codec))
+
+
+def decode_target(value: bytes | None, limits: Limits = DEFAULT_LIMITS, codec: Codec = MSGPACK) -> AliasTarget:
+    """Decode and check the target of an alias, which has no revision or history yet; raises as `decode_alias` does."""
+    return check_target(_decode(value, AliasTarget, "alias", limits, codec))
 
 
 def encode_alias(alias: Alias, codec: Codec = MSGPACK, limits: Limits = DEFAULT_LIMITS) -> bytes:

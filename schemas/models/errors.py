@@ -19,3 +19,19 @@ class VersionInUseError(ModelServingError):
     code = "version_in_use"
     http_status = 409
     meaning = "an alias points at the version that is to be removed"
+
+
+class AliasChangedError(ModelServingError):
+    """The alias was changed by somebody else in the meantime; nothing was changed now."""
+
+    code = "alias_changed"
+    http_status = 409
+    meaning = "the alias was changed by somebody else in the meantime: look at it, and decide again"
+
+
+class NoEarlierTargetError(ModelServingError):
+    """A rollback of an alias that has no earlier target."""
+
+    code = "no_earlier_target"
+    http_status = 409
+    meaning = "the alias has no earlier target to roll back to"

@@ -9,9 +9,12 @@ from typing import TypeVar
 
 from inferd.schemas.errors import InvalidValueError, SchemaMismatchError, TooLargeError
 from inferd.schemas.limits import Limits
+from inferd.schemas.models.alias_history import CHANGED_BY_CHARS_MAX, HISTORY_MAX, target_of
 from inferd.schemas.models.model import (
     SHA256_PATTERN,
     Alias,
+    AliasRevision,
+    AliasTarget,
     CacheSpec,
     ClaimKey,
     ClassLabel,
@@ -26,6 +29,8 @@ from inferd.schemas.models.model import (
 from inferd.schemas.requests import OUTPUT_CHARS_MAX, RESERVED_NAMES, Scalar
 
 T = TypeVar("T")
+Target = TypeVar("Target", bound=AliasTarget)
+REVISION_MAX = 2**53
 VERSION_MAX = 999_999_999
 """The highest version that the grammar of keys and references allows."""
 _SHA256 = re.compile(SHA256_PATTERN.strip("^$"), re.ASCII)
@@ -73,24 +78,48 @@ def check_manifest_key(key: VersionKey | ClaimKey, manifest: Manifest) -> None:
 
 def check_alias(alias: Alias) -> Alias:
     """Return `alias` if it is valid, else raise `InvalidValueError`."""
-    if (alias.version is None) == (alias.split is None):
+    if not alias.removed:
+        check_target(alias)
+    _check_revision(alias)
+    for revision in alias.history or ():
+        if not revision.removed:
+            check_target(revision)
+        _check_revision(revision)
+    if len(alias.history or ()) > HISTORY_MAX:
+        raise InvalidValueError(f"history: {len(alias.history or ())} revisions; at most {HISTORY_MAX} are kept")
+    return alias
+
+
+def check_target(target: Target) -> Target:
+    """Return the target of an alias if it is valid, else raise `InvalidValueError`."""
+    if (target.version is None) == (target.split is None):
         raise InvalidValueError("alias: expected exactly one of version and split")
-    if alias.version is not None:
-        _check_version(alias.version, "version")
-    if alias.split is not None:
-        if not alias.split:
+    if target.version is not None:
+        _check_version(target.version, "version")
+    if target.split is not None:
+        if not target.split:
             raise InvalidValueError("split: an empty list; name at least one version")
-        for share in alias.split:
+        for share in target.split:
             _check_version(share.version, "split")
             if not (math.isfinite(share.weight) and share.weight > 0):
                 raise InvalidValueError(f"split: version {share.version} has the weight {share.weight}; it must be > 0")
-        _check_unique([share.version for share in alias.split], "split: version")
-        if not math.isfinite(sum(share.weight for share in alias.split)):
+        _check_unique([share.version for share in target.split], "split: version")
+        if not math.isfinite(sum(share.weight for share in target.split)):
             raise InvalidValueError("split: the sum of the weights exceeds float64")
-    for version in alias.shadow or ():
+    for version in target.shadow or ():
         _check_version(version, "shadow")
-    _check_unique(alias.shadow or (), "shadow: version")
-    return alias
+    _check_unique(target.shadow or (), "shadow: version")
+    return target
+
+
+def _check_revision(revision: AliasRevision) -> None:
+    if not 0 <= revision.revision <= REVISION_MAX:
+        raise InvalidValueError(f"revision: {revision.revision} is not in 0..{REVISION_MAX}")
+    if revision.removed and target_of(revision) != AliasTarget():
+        raise InvalidValueError("removed: a removed alias has no target")
+    for field, text in (("changed_at", revision.changed_at), ("changed_by", revision.changed_by)):
+        if text is not None and len(text) > CHANGED_BY_CHARS_MAX:
+            raise InvalidValueError(f"{field}: {len(text)} characters; at most {CHANGED_BY_CHARS_MAX} are allowed")
 
 
 def _check_version(version: int, field: str) -> None:

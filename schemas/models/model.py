@@ -17,6 +17,7 @@ _VERSION_KEY = re.compile(rf"(?P<name>{NAME_PATTERN})/(?P<version>[1-9][0-9]{{0,
 _ALIAS_KEY = re.compile(rf"(?P<name>{NAME_PATTERN})@(?P<alias>{NAME_PATTERN})", re.ASCII)
 _ID = r"(?P<id>[0-9a-f]{32})"
 _CLAIM_KEY = re.compile(rf"{_VERSION_KEY.pattern}#{_ID}", re.ASCII)
+_ALIAS_CHANGE_KEY = re.compile(rf"{_ALIAS_KEY.pattern}#{_ID}", re.ASCII)
 _LEASE_KEY = re.compile(rf"(?P<sha256>[0-9a-f]{{64}})(?P<kind>[#!]){_ID}", re.ASCII)
 _ARTIFACT_KEY = re.compile(r"(?P<sha256>[0-9a-f]{64})/(?P<part>0|[1-9][0-9]{0,5})", re.ASCII)
 SHA256_PATTERN = "^[0-9a-f]{64}$"
@@ -147,12 +148,33 @@ class SplitShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weight: float
 
 
-class Alias(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Target of `name@alias`: one `version` or a weighted `split`. `shadow` versions score without answering."""
+class AliasTarget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What an alias points at: one `version` or a weighted `split`. `shadow` versions score without answering."""
 
     version: int | None = None
     split: list[SplitShare] | None = None
     shadow: list[int] | None = None
+
+
+class AliasRevision(AliasTarget, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One change of an alias: its target since then, when it was changed, and by whom."""
+
+    revision: int = 0
+    """Increases by one with each change. 0: a record of a program that does not count."""
+    changed_at: str | None = None
+    """UTC, ISO 8601."""
+    changed_by: str | None = None
+    restores: int | None = None
+    """The revision whose target a rollback restored."""
+    removed: bool = False
+    """The alias was removed; it has no target."""
+
+
+class Alias(AliasRevision, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An alias: its newest revision, and earlier ones."""
+
+    history: list[AliasRevision] | None = None
+    """Earlier revisions, newest first; at most `HISTORY_MAX` are kept."""
 
 
 class VersionKey(msgspec.Struct, frozen=True):
@@ -173,6 +195,27 @@ class AliasKey(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.model_id}@{self.alias}"
+
+
+class AliasChangeKey(msgspec.Struct, frozen=True):
+    """`<model id>@<alias>#<id>` on `models`: a change of an alias; see `AliasLog`."""
+
+    model_id: str
+    alias: str
+    id: str
+
+    @classmethod
+    def new(cls, key: AliasKey) -> AliasChangeKey:
+        """A key that no other change has."""
+        return cls(key.model_id, key.alias, uuid4().hex)
+
+    @property
+    def alias_key(self) -> AliasKey:
+        """The key of the alias."""
+        return AliasKey(self.model_id, self.alias)
+
+    def __str__(self) -> str:
+        return f"{self.model_id}@{self.alias}#{self.id}"
 
 
 class ClaimKey(msgspec.Struct, frozen=True):
@@ -219,7 +262,7 @@ class LeaseKey(msgspec.Struct, frozen=True):
         return f"{self.sha256}{'!' if self.collecting else '#'}{self.id}"
 
 
-ModelKey = VersionKey | AliasKey | ClaimKey | LeaseKey
+ModelKey = VersionKey | AliasKey | AliasChangeKey | ClaimKey | LeaseKey
 
 
 class ArtifactKey(msgspec.Struct, frozen=True):
@@ -256,6 +299,8 @@ def parse_model_key(key: bytes | None) -> ModelKey:
         return VersionKey(match["name"], int(match["version"]))
     if match := _ALIAS_KEY.fullmatch(text):
         return AliasKey(match["name"], match["alias"])
+    if match := _ALIAS_CHANGE_KEY.fullmatch(text):
+        return AliasChangeKey(match["name"], match["alias"], match["id"])
     if match := _CLAIM_KEY.fullmatch(text):
         return ClaimKey(match["name"], int(match["version"]), match["id"])
     if match := _LEASE_KEY.fullmatch(text):

@@ -21,12 +21,15 @@ from inferd.schemas.errors import InferenceError, InternalError, ModelServingErr
 from inferd.schemas.headers import parse_headers
 from inferd.schemas.models import (
     Alias,
+    AliasChangeKey,
     AliasKey,
+    AliasLog,
     ClaimKey,
     LeaseKey,
     Manifest,
     VersionExistsError,
     VersionKey,
+    newest_of,
     parse_artifact_key,
     parse_model_key,
     same_content,
@@ -81,6 +84,7 @@ class ModelFollower:
             t: ArtifactStore(settings.data_dir / "artifacts" / t, settings.limits) for t in settings.tenants
         }
         self._claims: dict[str, dict[VersionKey, Manifest]] = {tenant: {} for tenant in settings.tenants}
+        self._alias_logs: dict[str, dict[AliasKey, AliasLog]] = {tenant: {} for tenant in settings.tenants}
         self.on_demand = OnDemandLoader(settings, self.catalogs, self._stores, on_crash, self._fetch_again)
         self._loader = ModelLoader(settings, self.catalogs, self._stores, on_rejected, self.on_demand, on_loaded)
         self._disk_fault: str | None = None
@@ -135,6 +139,7 @@ class ModelFollower:
         if self._reader is not None:
             if topic.endswith(".models"):
                 self._claims[tenant_of_topic(topic)].clear()
+                self._alias_logs[tenant_of_topic(topic)].clear()
             self._reader.read_again(topic)
 
     async def _fetch_again(self, tenant: str) -> None:
@@ -231,7 +236,7 @@ class ModelFollower:
         codec = parse_headers(record.headers, limits).codec
         if isinstance(key, LeaseKey):
             return
-        if isinstance(key, AliasKey):
+        if isinstance(key, AliasKey | AliasChangeKey):
             self._apply_alias(tenant, key, None if record.value is None else decode_alias(record.value, limits, codec))
             return
         manifest = None if record.value is None else decode_manifest(record.value, limits, codec)
@@ -245,15 +250,23 @@ class ModelFollower:
         else:
             self._announce(tenant, key, manifest, record)
 
-    def _apply_alias(self, tenant: str, key: AliasKey, alias: Alias | None) -> None:
-        self.catalogs[tenant].put_alias(key.model_id, key.alias, alias)
+    def _apply_alias(self, tenant: str, key: AliasKey | AliasChangeKey, record: Alias | None) -> None:
+        of = key if isinstance(key, AliasKey) else key.alias_key
+        changes = self._alias_logs[tenant].setdefault(of, AliasLog())
+        before = changes.current
+        changes.apply(key, record)
+        changes.counted.clear()
+        alias = changes.current
+        if alias == before:
+            return
+        self.catalogs[tenant].put_alias(of.model_id, of.alias, alias)
         for number in shares(alias) if alias is not None else ():
-            if (version := self.catalogs[tenant].version(key.model_id, number)) is not None:
+            if (version := self.catalogs[tenant].version(of.model_id, number)) is not None:
                 self.on_demand.prefer(tenant, version)
         if alias is None:
-            log.info("alias_removed", tenant=tenant, alias=str(key))
+            log.info("alias_removed", tenant=tenant, alias=str(of))
         else:
-            log.info("alias_set", tenant=tenant, alias=str(key), **msgspec.to_builtins(alias))
+            log.info("alias_set", tenant=tenant, alias=str(of), **msgspec.to_builtins(newest_of(alias)))
 
     def _remove(self, tenant: str, key: VersionKey) -> None:
         self._loader.remove(tenant, key)

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from inferd.schemas.codec import check_alias, decode_manifest, encode_manifest
+from inferd.schemas.codec import decode_manifest, encode_manifest
 from inferd.schemas.codecs import JSON
 from inferd.schemas.errors import (
     InvalidIdError,
@@ -24,11 +24,17 @@ from inferd.schemas.errors import (
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.models import (
     Alias,
+    AliasChangedError,
     AliasKey,
+    AliasTarget,
     Manifest,
     check_model_name,
     check_no_shadow,
+    check_target,
+    earlier_target,
+    next_revision,
     replace_version,
+    target_of,
     version_in_use_error,
     versions_named,
 )
@@ -108,16 +114,62 @@ class ModelManager:
             self.set_alias(name, alias, complete.version)
         return complete
 
-    def set_alias(self, model_id: str, alias: str, target: int | Alias) -> None:
-        """Point `model_id@alias` at a version, or at an `Alias` such as a split; all its versions must exist."""
-        name = check_model_name(model_id)
-        checked = check_alias(Alias(version=target) if isinstance(target, int) else target)
-        aliases = {**self._known(name).aliases(name), check_model_name(alias): checked}
-        check_no_shadow(checked)
-        for number in versions_named(checked):
+    def set_alias(
+        self,
+        model_id: str,
+        alias: str,
+        target: int | AliasTarget,
+        *,
+        revision: int | None = None,
+        changed_by: str | None = None,
+    ) -> Alias:
+        """Point `model_id@alias` at a version, or at an `AliasTarget` such as a split; all its versions must exist.
+
+        Returns the alias as it is then. `AliasChangedError` if `revision` is given and is not that of the alias.
+        """
+        checked = check_target(AliasTarget(version=target) if isinstance(target, int) else target)
+        return self._change_alias(AliasKey(model_id, alias), checked, revision, changed_by)
+
+    def rollback_alias(
+        self, model_id: str, alias: str, *, revision: int | None = None, changed_by: str | None = None
+    ) -> Alias:
+        """Point `model_id@alias` at what it pointed at before its last change; see `Client.rollback_alias`."""
+        key = AliasKey(model_id, alias)
+        earlier = earlier_target(key, self._alias(key))
+        return self._change_alias(key, earlier, revision, changed_by, restores=earlier.revision)
+
+    def promote_alias(
+        self, model_id: str, alias: str, to: str, *, revision: int | None = None, changed_by: str | None = None
+    ) -> Alias:
+        """Point `model_id@to` at what `model_id@alias` points at; see `Client.promote_alias`."""
+        source = self._alias(AliasKey(model_id, alias))
+        return self._change_alias(AliasKey(model_id, to), source, revision, changed_by)
+
+    def _alias(self, key: AliasKey) -> Alias:
+        found = self._known(key.model_id).aliases(key.model_id).get(key.alias)
+        if found is None:
+            raise VersionNotFoundError(f"model {key.model_id!r} has no alias {key.alias!r}")
+        return found
+
+    def _change_alias(
+        self, key: AliasKey, target: AliasTarget, revision: int | None, by: str | None, restores: int | None = None
+    ) -> Alias:
+        name = check_model_name(key.model_id)
+        aliases = self._known(name).aliases(name)
+        check_model_name(key.alias)
+        check_no_shadow(target)
+        for number in versions_named(target):
             if self._directory.version(name, number) is None:
                 raise VersionNotFoundError(f"model {name!r} has no version {number}: register it first")
-        self._write_aliases(name, aliases)
+        current = aliases.get(key.alias)
+        known = 0 if current is None else current.revision
+        if revision is not None and revision != known:
+            raise AliasChangedError(f"{key} was changed in the meantime: it has revision {known}, not {revision}")
+        if current is not None and target_of(current) == target_of(target):
+            return current
+        changed = next_revision(current, target_of(target), _now(), by, restores)
+        self._write_aliases(name, {**aliases, key.alias: changed})
+        return changed
 
     def remove(self, model_id: str, *, move_aliases_to: int | None = None) -> list[str]:
         """Remove `name:version`, `name@alias`, or with `name` the whole model; returns the removed record keys.
@@ -150,8 +202,10 @@ class ModelManager:
         if using and move_aliases_to is not None:
             if move_aliases_to == number or self.catalog.version(name, move_aliases_to) is None:
                 raise VersionNotFoundError(f"model {name!r} has no other version {move_aliases_to} to move aliases to")
-            moved = {alias: replace_version(aliases[alias], number, move_aliases_to) for alias in using}
-            self._write_aliases(name, {**aliases, **moved})
+            for alias in using:
+                self._change_alias(
+                    AliasKey(name, alias), replace_version(aliases[alias], number, move_aliases_to), None, None
+                )
         _remove(self._directory.folder(name) / str(number))
         self._directory.refresh(name)
         return [f"{name}/{number}"]
@@ -205,8 +259,7 @@ class ModelManager:
             raise InvalidValueError(
                 f"{name}:{number} exists already with other content: omit the version to register the next one"
             )
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        return msgspec.structs.replace(complete, created_at=complete.created_at or now), True
+        return msgspec.structs.replace(complete, created_at=complete.created_at or _now()), True
 
     def _place(self, manifest: Manifest, content: bytes, *, chosen: bool) -> Manifest:
         """Write a version atomically. If another process has taken its number, use the next one unless it is chosen."""
@@ -312,3 +365,7 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder)
     except OSError as error:
         raise store_error(folder, error) from error
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from inferd.schemas.errors import InvalidIdError, ModelNotReadyError, ServerError
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
-from inferd.schemas.models import Alias, Manifest, check_model_name
+from inferd.schemas.models import Alias, AliasTarget, Manifest, check_model_name
 from inferd.schemas.requests import ModelReference
 from inferd.streams.inference import Ask, AskRows, ModelCatalog, ServedModel, own_version
 from inferd.streams.serving.batch_predictor import BatchPredictor
@@ -51,7 +51,27 @@ class WorkerModels(ModelManager):
         """Not supported: `ServerError`."""
         _reject()
 
-    def set_alias(self, model_id: str, alias: str, target: int | Alias) -> None:
+    def set_alias(
+        self,
+        model_id: str,
+        alias: str,
+        target: int | AliasTarget,
+        *,
+        revision: int | None = None,
+        changed_by: str | None = None,
+    ) -> Alias:
+        """Not supported: `ServerError`."""
+        _reject()
+
+    def rollback_alias(
+        self, model_id: str, alias: str, *, revision: int | None = None, changed_by: str | None = None
+    ) -> Alias:
+        """Not supported: `ServerError`."""
+        _reject()
+
+    def promote_alias(
+        self, model_id: str, alias: str, to: str, *, revision: int | None = None, changed_by: str | None = None
+    ) -> Alias:
         """Not supported: `ServerError`."""
         _reject()
 

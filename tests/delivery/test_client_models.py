@@ -22,7 +22,6 @@ from inferd.schemas.errors import (
 )
 from inferd.schemas.limits import Limits
 from inferd.schemas.models import (
-    Alias,
     AliasKey,
     ClaimKey,
     Feature,
@@ -99,7 +98,9 @@ async def test_a_model_file_and_an_alias(client: Client, tmp_path: Path) -> None
     path.write_bytes(MODEL)
     await client.deploy_model(path, manifest(), alias="champion")
     models = await client.models()
-    assert models.aliases == {AliasKey("churn", "champion"): Alias(version=1)}
+    (alias,) = models.aliases.items()
+    assert alias[0] == AliasKey("churn", "champion")
+    assert (alias[1].version, alias[1].revision, alias[1].history) == (1, 1, None)
 
 
 async def test_models_are_listed_by_name_and_version(client: Client) -> None:

@@ -135,7 +135,8 @@ def test_versions_and_aliases_are_deployed_and_removed(
     assert put(one, f"/models/brief{manifest}", model.data).json()["version"] == 1
     assert put(one, "/models/brief", model.data).json()["version"] == 2
     alias = ask(two, "PUT", "/models/brief/aliases/best", b'{"version": 2}', Content_Type="application/json")
-    assert alias.json() == {"model_id": "brief", "alias": "best", "target": {"version": 2}}
+    target = alias.json()["target"]
+    assert (target["version"], target["revision"], target["changed_by"]) == (2, 1, "http")
     shown = ask(two, "GET", "/models/brief").json()
     assert [(item["version"], item["aliases"]) for item in shown["versions"]] == [(1, []), (2, ["best"])]
     missing = ask(two, "PUT", "/models/brief/aliases/best", b'{"version": 7}', Content_Type="application/json")

@@ -154,6 +154,41 @@ def test_removing_a_version_leaves_no_dangling_alias(inferd: Inferd, churn: Trai
     assert inferd("models", "remove", "led", "--all").returncode == 0
 
 
+def test_aliases_are_moved_split_rolled_back_and_promoted(inferd: Inferd, churn: TrainedModel, tmp_path: Path) -> None:
+    path = tmp_path / "m.txt"
+    path.write_bytes(churn.data)
+    for _ in range(2):
+        assert inferd("models", "deploy", path, "--name", "moved").returncode == 0
+
+    def changed(*arguments: object) -> dict[str, Any]:
+        done = inferd("models", *arguments, "--output", "json")
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    assert changed("alias", "moved@champion", 1, "--by", "ana")["revision"] == 1
+    split = changed("alias", "moved@champion", "1=90", "2=10", "--revision", 1)
+    assert split["split"] == [{"version": 1, "weight": 90.0}, {"version": 2, "weight": 10.0}]
+    late = inferd("models", "alias", "moved@champion", 2, "--revision", 1)
+    assert late.returncode == EXIT_FAILED
+    assert "moved@champion was changed in the meantime" in late.stderr
+    assert changed("alias", "moved@next", 2)["version"] == 2
+    assert changed("promote", "moved@next", "--to", "champion")["version"] == 2
+    back = inferd("models", "rollback", "moved")
+    assert "moved@champion points at 1 (90 %), 2 (10 %) again, as in revision 2" in back.stderr
+    assert "another rollback leads to 1" in back.stderr
+    assert changed("rollback", "moved@champion")["version"] == 1
+    none = inferd("models", "rollback", "moved@champion")
+    assert (none.returncode, "no earlier target" in none.stderr) == (EXIT_FAILED, True)
+    listed = inferd("models", "aliases", "moved").stdout.splitlines()
+    assert [line.split()[:3] for line in listed if line.startswith("champion")] == [["champion", "5", "1"]]
+    assert re.search(r"4 +1 \(90 %\), 2 \(10 %\) +.*rollback to revision 2", listed[2]), listed
+    assert any(line.split()[0] == "1" and "ana" in line for line in listed), listed
+    assert inferd("models", "remove", "moved@next").returncode == 0
+    assert changed("aliases", "moved")["next"]["removed"] is True
+    assert inferd("models", "remove", "moved", "--all").returncode == 0
+
+
 async def test_splits_and_aliases_that_lead_nowhere_are_listed(
     inferd: Inferd, place: Cluster, churn: TrainedModel, tmp_path: Path
 ) -> None:

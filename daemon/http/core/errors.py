@@ -10,6 +10,8 @@ ModelServingError
 ├── ClientClosedError      client_closed        499  the client closed the connection; only counted
 ├── VersionExistsError     version_exists       409  the version exists with other bytes or another manifest
 ├── VersionInUseError      version_in_use       409  an alias points at the version to remove
+├── AliasChangedError      alias_changed        409  the alias was changed by somebody else in the meantime
+├── NoEarlierTargetError   no_earlier_target    409  the alias has no earlier target to roll back to
 └── UnavailableError       unavailable          503  the worker is starting, draining, or has no broker
 """
 
@@ -24,7 +26,7 @@ from aiohttp import web
 
 from inferd.daemon.printable import printable
 from inferd.schemas.errors import MESSAGE_CHARS_MAX, ModelServingError
-from inferd.schemas.models import VersionExistsError, VersionInUseError
+from inferd.schemas.models import AliasChangedError, NoEarlierTargetError, VersionExistsError, VersionInUseError
 from inferd.schemas.routes import RouteExistsError, RouteNotFoundError
 
 Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -121,6 +123,8 @@ HTTP_CODES: dict[str, type[ModelServingError]] = {
         RequestTimeoutError,
         VersionExistsError,
         VersionInUseError,
+        AliasChangedError,
+        NoEarlierTargetError,
         RouteNotFoundError,
         RouteExistsError,
         UnavailableError,

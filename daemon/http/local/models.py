@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from inferd.daemon.http.routes import (
     Deploy,
@@ -13,7 +13,7 @@ from inferd.daemon.http.routes import (
     VersionOverview,
 )
 from inferd.schemas.errors import InvalidValueError, ModelNotFoundError
-from inferd.schemas.models import Alias, VersionExistsError
+from inferd.schemas.models import Alias, AliasTarget, VersionExistsError, without_history
 from inferd.schemas.requests import ModelReference
 from inferd.streams.inference import ModelCatalog, Version, scores_batches
 from inferd.streams.serving import ModelManager
@@ -44,9 +44,34 @@ class LocalModels:
         """See `Models`."""
         return await asyncio.to_thread(self._register, deploy)
 
-    async def set_alias(self, tenant: str, name: str, alias: str, target: Alias) -> None:
+    async def aliases(self, tenant: str, name: str) -> Mapping[str, Alias]:
         """See `Models`."""
-        await asyncio.to_thread(self._manager.set_alias, name, alias, target)
+        await self.show_model(tenant, name)
+        return self._manager.catalog.aliases(name)
+
+    async def set_alias(
+        self, tenant: str, name: str, alias: str, target: AliasTarget, *, revision: int | None, changed_by: str
+    ) -> Alias:
+        """See `Models`."""
+        return await asyncio.to_thread(
+            self._manager.set_alias, name, alias, target, revision=revision, changed_by=changed_by
+        )
+
+    async def rollback_alias(
+        self, tenant: str, name: str, alias: str, *, revision: int | None, changed_by: str
+    ) -> Alias:
+        """See `Models`."""
+        return await asyncio.to_thread(
+            self._manager.rollback_alias, name, alias, revision=revision, changed_by=changed_by
+        )
+
+    async def promote_alias(
+        self, tenant: str, name: str, alias: str, to: str, *, revision: int | None, changed_by: str
+    ) -> Alias:
+        """See `Models`."""
+        return await asyncio.to_thread(
+            self._manager.promote_alias, name, alias, to, revision=revision, changed_by=changed_by
+        )
 
     async def remove(
         self, tenant: str, reference: ModelReference, *, everything: bool = False, move_aliases_to: int | None = None
@@ -67,7 +92,7 @@ class LocalModels:
             ModelOverview(
                 model_id=name,
                 versions=[_overview(catalog, version) for version in versions],
-                aliases=catalog.aliases(name),
+                aliases=without_history(catalog.aliases(name)),
                 dangling_aliases=[alias for of, alias in catalog.dangling_aliases() if of == name],
             )
             for name, versions in by_name.items()

@@ -14,7 +14,7 @@ from inferd.daemon.http.routes.services import ModelOverview, Models
 from inferd.daemon.http.routes.uploads import Uploads
 from inferd.schemas.errors import InvalidIdError, InvalidValueError
 from inferd.schemas.limits import DEFAULT_LIMITS
-from inferd.schemas.models import Alias, check_model_name, decode_alias
+from inferd.schemas.models import Alias, check_model_name, decode_target
 from inferd.schemas.requests import ModelReference
 
 MODELS: web.AppKey[Models] = web.AppKey("models", Models)
@@ -30,11 +30,18 @@ class ModelsAnswer(Struct, frozen=True):
 
 
 class AliasAnswer(Struct, frozen=True):
-    """An alias and its target."""
+    """An alias, with its target, revision and history."""
 
     model_id: str
     alias: str
     target: Alias
+
+
+class AliasesAnswer(Struct, frozen=True):
+    """The aliases of a model by name, with their history."""
+
+    model_id: str
+    aliases: dict[str, Alias]
 
 
 class RemovedAnswer(Struct, frozen=True):
@@ -48,6 +55,9 @@ def add_models(app: web.Application, models: Models, uploads: Uploads) -> None:
     app[MODELS], app[UPLOADS] = models, uploads
     router = app.router
     router.add_get("/models", list_models)
+    router.add_get("/models/{model_id}/aliases", list_aliases)
+    router.add_post(f"{ALIAS_PATH}/rollback", rollback_alias)
+    router.add_post(f"{ALIAS_PATH}/promote", promote_alias)
     for path, reference_of in REFERENCE_PATHS.items():
         router.add_get(path, _get(reference_of))
         router.add_delete(path, _delete(reference_of))
@@ -64,10 +74,38 @@ async def put_alias(request: web.Request) -> web.StreamResponse:
     """Points an alias at a version, or splits it between versions."""
     tenant, reference = tenant_of(request), _alias_reference(request)
     codec = codec_of_request(request)
-    target = decode_alias(await read_body(request, request.app[LIMITS].body), DEFAULT_LIMITS, codec)
-    alias = reference.alias or ""
-    await request.app[MODELS].set_alias(tenant, reference.name, alias, target)
-    return json_response(AliasAnswer(reference.name, alias, target))
+    target = decode_target(await read_body(request, request.app[LIMITS].body), DEFAULT_LIMITS, codec)
+    name, alias = reference.name, reference.alias or ""
+    changed = await request.app[MODELS].set_alias(
+        tenant, name, alias, target, revision=_revision(request), changed_by=_changed_by(request)
+    )
+    return json_response(AliasAnswer(name, alias, changed))
+
+
+async def list_aliases(request: web.Request) -> web.StreamResponse:
+    """The aliases of a model, with their history."""
+    name = check_model_name(request.match_info["model_id"])
+    return json_response(AliasesAnswer(name, dict(await request.app[MODELS].aliases(tenant_of(request), name))))
+
+
+async def rollback_alias(request: web.Request) -> web.StreamResponse:
+    """Points an alias at its earlier target."""
+    tenant, reference = tenant_of(request), _alias_reference(request)
+    name, alias = reference.name, reference.alias or ""
+    changed = await request.app[MODELS].rollback_alias(
+        tenant, name, alias, revision=_revision(request), changed_by=_changed_by(request)
+    )
+    return json_response(AliasAnswer(name, alias, changed))
+
+
+async def promote_alias(request: web.Request) -> web.StreamResponse:
+    """Points another alias at the target of this one."""
+    tenant, reference = tenant_of(request), _alias_reference(request)
+    name, alias, to = reference.name, reference.alias or "", check_model_name(request.query.get("to", ""))
+    changed = await request.app[MODELS].promote_alias(
+        tenant, name, alias, to, revision=_revision(request), changed_by=_changed_by(request)
+    )
+    return json_response(AliasAnswer(name, to, changed))
 
 
 def _get(reference_of: ReferenceOf) -> Respond:
@@ -135,6 +173,19 @@ def _version_parameter(request: web.Request, name: str) -> int | None:
             f"query parameter {name}={value[:80]!r}: expected a version number (a positive integer)"
         )
     return int(value)
+
+
+def _revision(request: web.Request) -> int | None:
+    value = request.query.get("revision")
+    if value is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,15}", value, re.ASCII):
+        raise InvalidValueError(f"query parameter revision={value[:80]!r}: expected a revision number")
+    return int(value)
+
+
+def _changed_by(request: web.Request) -> str:
+    return request.query.get("changed_by") or "http"
 
 
 ALIAS_PATH = "/models/{model_id}/aliases/{alias}"

@@ -23,7 +23,7 @@ from inferd.daemon.http.core import (
     UnavailableError,
 )
 from inferd.daemon.http.routes.jobs_formats import CSV, NDJSON, PARQUET
-from inferd.daemon.http.routes.models import AliasAnswer, ModelsAnswer, RemovedAnswer
+from inferd.daemon.http.routes.models import AliasAnswer, AliasesAnswer, ModelsAnswer, RemovedAnswer
 from inferd.daemon.http.routes.operation import BYTES, RECORD, Error, Operation, Parameter
 from inferd.daemon.http.routes.routes import START_MS_MAX, RemovedRoute, RoutesAnswer
 from inferd.daemon.http.routes.services import ModelOverview, ModelVersion, RouteOverview
@@ -51,7 +51,14 @@ from inferd.schemas.errors import (
 )
 from inferd.schemas.headers import DEADLINE_MS_MAX
 from inferd.schemas.jobs import JobStatus, Phase
-from inferd.schemas.models import Alias, Manifest, VersionExistsError, VersionInUseError
+from inferd.schemas.models import (
+    AliasChangedError,
+    AliasTarget,
+    Manifest,
+    NoEarlierTargetError,
+    VersionExistsError,
+    VersionInUseError,
+)
 from inferd.schemas.requests import (
     NAME_PATTERN,
     REFERENCE_PATTERN,
@@ -97,6 +104,14 @@ ALL = Parameter("all", "query", Literal["true", "false"], "remove all versions a
 MOVE_ALIASES = Parameter(
     "move_aliases_to", "query", VERSION.type, "version that aliases of the removed version are moved to"
 )
+REVISION = Parameter(
+    "revision",
+    "query",
+    Annotated[int, Meta(ge=0, le=10**15 - 1)],
+    "the revision that the caller knows: fails with alias_changed if the alias has another one",
+)
+CHANGED_BY = Parameter("changed_by", "query", str, "who changes the alias, for its history; default: http")
+PROMOTE_TO = Parameter("to", "query", ALIAS.type, "the alias to change", required=True)
 
 ROUTE = Parameter("route", "path", Annotated[str, Meta(pattern=f"^{NAME_PATTERN}$")], "route name")
 START = Parameter(
@@ -223,10 +238,37 @@ OPERATIONS: tuple[Operation, ...] = (
         path="/models/{model_id}/aliases/{alias}",
         name="set_alias",
         summary="Point an alias at a version, or split it between several.",
-        body={RECORD: Alias},
+        body={RECORD: AliasTarget},
         answers={200: AliasAnswer},
-        parameters=(NAME, ALIAS, TENANT),
-        errors=(*MODELS, *BODY, InvalidValueError),
+        parameters=(NAME, ALIAS, REVISION, CHANGED_BY, TENANT),
+        errors=(*MODELS, *BODY, InvalidValueError, AliasChangedError),
+    ),
+    Operation(
+        method="get",
+        path="/models/{model_id}/aliases",
+        name="list_aliases",
+        summary="List the aliases of a model, with their history.",
+        answers={200: AliasesAnswer},
+        parameters=(NAME, TENANT),
+        errors=MODELS,
+    ),
+    Operation(
+        method="post",
+        path="/models/{model_id}/aliases/{alias}/rollback",
+        name="rollback_alias",
+        summary="Point an alias at what it pointed at before its last change; again, before the one before that.",
+        answers={200: AliasAnswer},
+        parameters=(NAME, ALIAS, REVISION, CHANGED_BY, CSRF_HEADER, TENANT),
+        errors=(*MODELS, InvalidValueError, AliasChangedError, NoEarlierTargetError),
+    ),
+    Operation(
+        method="post",
+        path="/models/{model_id}/aliases/{alias}/promote",
+        name="promote_alias",
+        summary="Point another alias at what an alias points at.",
+        answers={200: AliasAnswer},
+        parameters=(NAME, ALIAS, PROMOTE_TO, REVISION, CHANGED_BY, CSRF_HEADER, TENANT),
+        errors=(*MODELS, InvalidValueError, AliasChangedError),
     ),
     Operation(
         method="delete",

@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from inferd.schemas.codecs import Codec
-from inferd.schemas.models import Alias, Manifest
+from inferd.schemas.models import Alias, AliasTarget, Manifest
 from inferd.schemas.requests import ModelReference
 from inferd.schemas.routes import Route
 from inferd.streams.telemetry import ModelState, RouteState
@@ -114,8 +114,26 @@ class Models(Protocol):
         exists with other content.
         """
 
-    async def set_alias(self, tenant: str, name: str, alias: str, target: Alias) -> None:
-        """Points `name@alias` at `target`; all its versions must exist."""
+    async def aliases(self, tenant: str, name: str) -> Mapping[str, Alias]:
+        """The aliases of a model, with their history."""
+
+    async def set_alias(
+        self, tenant: str, name: str, alias: str, target: AliasTarget, *, revision: int | None, changed_by: str
+    ) -> Alias:
+        """Points `name@alias` at `target`; all its versions must exist. Returns the alias as it is then.
+
+        `AliasChangedError` (409) if it does not have the given revision, or somebody else changes it.
+        """
+
+    async def rollback_alias(
+        self, tenant: str, name: str, alias: str, *, revision: int | None, changed_by: str
+    ) -> Alias:
+        """Points `name@alias` at what it pointed at before its last change; `NoEarlierTargetError` (409)."""
+
+    async def promote_alias(
+        self, tenant: str, name: str, alias: str, to: str, *, revision: int | None, changed_by: str
+    ) -> Alias:
+        """Points `name@to` at what `name@alias` points at."""
 
     async def remove(
         self, tenant: str, reference: ModelReference, *, everything: bool = False, move_aliases_to: int | None = None

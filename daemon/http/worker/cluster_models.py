@@ -31,7 +31,15 @@ from inferd.schemas.errors import (
     ModelNotFoundError,
     ServerError,
 )
-from inferd.schemas.models import Alias, Manifest, VersionExistsError, VersionKey, versions_named
+from inferd.schemas.models import (
+    Alias,
+    AliasTarget,
+    Manifest,
+    VersionExistsError,
+    VersionKey,
+    versions_named,
+    without_history,
+)
 from inferd.schemas.requests import ModelReference
 from inferd.streams.telemetry import ModelSnapshot, StreamsSnapshot
 
@@ -113,10 +121,33 @@ class ClusterModels:
             trial_limits=self._settings.streams().trial.limits(client.limits),
         )
 
-    async def set_alias(self, tenant: str, name: str, alias: str, target: Alias) -> None:
+    async def aliases(self, tenant: str, name: str) -> Mapping[str, Alias]:
+        """See `Models`."""
+        models = await self._read(tenant)
+        if name not in _names(models):
+            raise ModelNotFoundError(f"there is no model {name!r}: GET /models lists all models")
+        return models.aliases_of(name)
+
+    async def set_alias(
+        self, tenant: str, name: str, alias: str, target: AliasTarget, *, revision: int | None, changed_by: str
+    ) -> Alias:
         """See `Models`."""
         async with self.client(tenant) as client:
-            await client.set_alias(name, alias, target)
+            return await client.set_alias(name, alias, target, revision=revision, changed_by=changed_by)
+
+    async def rollback_alias(
+        self, tenant: str, name: str, alias: str, *, revision: int | None, changed_by: str
+    ) -> Alias:
+        """See `Models`."""
+        async with self.client(tenant) as client:
+            return await client.rollback_alias(name, alias, revision=revision, changed_by=changed_by)
+
+    async def promote_alias(
+        self, tenant: str, name: str, alias: str, to: str, *, revision: int | None, changed_by: str
+    ) -> Alias:
+        """See `Models`."""
+        async with self.client(tenant) as client:
+            return await client.promote_alias(name, alias, to, revision=revision, changed_by=changed_by)
 
     async def remove(
         self, tenant: str, reference: ModelReference, *, everything: bool = False, move_aliases_to: int | None = None
@@ -182,7 +213,7 @@ def _overview(models: ModelList, states: States, name: str) -> ModelOverview:
     aliases = models.aliases_of(name)
     versions = [_version(manifest, aliases, states) for manifest in models.versions_of(name)]
     dangling = [key.alias for key in models.dangling() if key.model_id == name]
-    return ModelOverview(model_id=name, versions=versions, aliases=aliases, dangling_aliases=dangling)
+    return ModelOverview(model_id=name, versions=versions, aliases=without_history(aliases), dangling_aliases=dangling)
 
 
 def _version(manifest: Manifest, aliases: Mapping[str, Alias], states: States) -> VersionOverview:

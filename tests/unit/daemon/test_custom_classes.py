@@ -121,6 +121,8 @@ def test_the_workers_models_are_read_only_and_per_tenant() -> None:
     for call in (
         lambda: models.register("sum", b""),
         lambda: models.set_alias("sum", "champion", 1),
+        lambda: models.rollback_alias("sum", "champion"),
+        lambda: models.promote_alias("sum", "next", "champion"),
         lambda: models.remove("sum"),
     ):
         with pytest.raises(ServerError, match="inferd models"):

@@ -31,6 +31,7 @@ from inferd.schemas.models.errors import VersionInUseError
 from inferd.schemas.models.model import (
     Alias,
     AliasKey,
+    AliasTarget,
     ClaimKey,
     Feature,
     LeaseKey,
@@ -201,10 +202,10 @@ def test_aliases_move_in_the_same_step() -> None:
     models = with_aliases(manifest(1), manifest(2), manifest(3))
     removed = keys_to_remove(models, REFERENCE("churn:2"), everything=False)
     assert aliases_to_move(models, removed, 3) == {
-        CHAMPION: Alias(version=3),
-        SPLIT: Alias(split=[SplitShare(1, 1.0), SplitShare(3, 3.0)]),
+        CHAMPION: AliasTarget(version=3),
+        SPLIT: AliasTarget(split=[SplitShare(1, 1.0), SplitShare(3, 3.0)]),
     }
-    assert aliases_to_move(models, removed, 1) == {CHAMPION: Alias(version=1), SPLIT: Alias(version=1)}
+    assert aliases_to_move(models, removed, 1) == {CHAMPION: AliasTarget(version=1), SPLIT: AliasTarget(version=1)}
     for nowhere in (2, 4):
         with pytest.raises(VersionNotFoundError, match=str(nowhere)):
             aliases_to_move(models, removed, nowhere)

@@ -17,7 +17,7 @@ from inferd.schemas.models.aliases import (
     shares,
     versions_named,
 )
-from inferd.schemas.models.manifest_checks import check_alias
+from inferd.schemas.models.manifest_checks import check_target
 from inferd.schemas.models.model import Alias, SplitShare
 
 VERSIONS = st.integers(1, 6)
@@ -34,7 +34,7 @@ SPLIT = Alias(split=[SplitShare(1, 9.0), SplitShare(2, 1.0)])
 
 @given(SHADOWED, VERSIONS, VERSIONS)
 def test_a_replaced_version_hands_its_share_over(alias: Alias, version: int, by: int) -> None:
-    changed = check_alias(replace_version(alias, version, by))
+    changed = check_target(replace_version(alias, version, by))
     before, after = shares(alias), shares(changed)
     if version != by:
         assert version not in versions_named(changed)

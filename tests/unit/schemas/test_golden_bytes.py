@@ -21,7 +21,7 @@ from inferd.schemas.codec import (
 from inferd.schemas.codecs import JSON, MSGPACK, Codec
 from inferd.schemas.dead_letters import DeadLetter
 from inferd.schemas.limits import DEFAULT_LIMITS
-from inferd.schemas.models.model import Alias, Feature, Manifest
+from inferd.schemas.models.model import Alias, AliasRevision, Feature, Manifest, SplitShare
 from inferd.schemas.requests.request import (
     InputData,
     ListRows,
@@ -63,7 +63,20 @@ MANIFESTS = {
     "every_field": MANIFEST,
     "least": Manifest("m", 1, "lightgbm", SHA256, 10, [Feature("x")]),
 }
-ALIASES = {"split": ALIAS, "version": Alias(version=3)}
+BEFORE = AliasRevision(version=3, revision=6, changed_at="2026-11-30T08:00:00.000+00:00", changed_by="ana@host")
+ALIASES = {
+    "split": ALIAS,
+    "version": Alias(version=3),
+    "rolled_back": Alias(
+        version=2,
+        revision=7,
+        changed_at="2026-11-30T09:00:00.000+00:00",
+        changed_by="http",
+        restores=5,
+        history=[BEFORE, AliasRevision(version=2, revision=5)],
+    ),
+    "removed": Alias(revision=8, removed=True, history=[AliasRevision(split=[SplitShare(1, 9.0)], revision=7)]),
+}
 
 
 def golden(kind: str, name: str, codec: Codec) -> bytes:

@@ -50,11 +50,13 @@ from inferd.schemas.errors import (
 from inferd.schemas.headers import parse_headers
 from inferd.schemas.jobs.codec import decode_job_message
 from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.models.alias_history import earlier_target, next_revision, target_of, without_history
 from inferd.schemas.models.aliases import replace_version, version_in_use_error, versions_named
-from inferd.schemas.models.errors import VersionExistsError
+from inferd.schemas.models.errors import AliasChangedError, VersionExistsError
 from inferd.schemas.models.model import (
     Alias,
     AliasKey,
+    AliasTarget,
     Feature,
     Manifest,
 )
@@ -97,7 +99,7 @@ class FakeModels:
 
     def __init__(self) -> None:
         self.versions: defaultdict[str, dict[tuple[str, int], Manifest]] = defaultdict(dict)
-        self.aliases: defaultdict[str, dict[tuple[str, str], Alias]] = defaultdict(dict)
+        self.aliases_of: defaultdict[str, dict[tuple[str, str], Alias]] = defaultdict(dict)
         self.files: list[tuple[Path, bytes]] = []
 
     async def list_models(self, tenant: str) -> Sequence[ModelOverview]:
@@ -108,8 +110,8 @@ class FakeModels:
         versions = [_overview(manifest) for (of, _), manifest in sorted(self.versions[tenant].items()) if of == name]
         if not versions:
             raise ModelNotFoundError(f"there is no model {name!r}")
-        aliases = {alias: target for (of, alias), target in self.aliases[tenant].items() if of == name}
-        return ModelOverview(model_id=name, versions=versions, aliases=aliases)
+        aliases = {alias: target for (of, alias), target in self.aliases_of[tenant].items() if of == name}
+        return ModelOverview(model_id=name, versions=versions, aliases=without_history(aliases))
 
     async def show_version(self, tenant: str, reference: ModelReference) -> ModelVersion:
         model = await self.show_model(tenant, reference.name)
@@ -135,12 +137,52 @@ class FakeModels:
             raise VersionExistsError(f"{deploy.name}:{version} is there")
         mine[deploy.name, version] = manifest
         if deploy.alias is not None:
-            self.aliases[tenant][deploy.name, deploy.alias] = Alias(version=version)
+            self._change(tenant, deploy.name, deploy.alias, AliasTarget(version=version), None, "http")
         return Deployed(manifest=manifest, created=present is None)
 
-    async def set_alias(self, tenant: str, name: str, alias: str, target: Alias) -> None:
+    async def aliases(self, tenant: str, name: str) -> dict[str, Alias]:
         await self.show_model(tenant, name)
-        self.aliases[tenant][name, alias] = target
+        return {alias: target for (of, alias), target in self.aliases_of[tenant].items() if of == name}
+
+    async def set_alias(
+        self, tenant: str, name: str, alias: str, target: AliasTarget, *, revision: int | None, changed_by: str
+    ) -> Alias:
+        await self.show_model(tenant, name)
+        return self._change(tenant, name, alias, target, revision, changed_by)
+
+    async def rollback_alias(
+        self, tenant: str, name: str, alias: str, *, revision: int | None, changed_by: str
+    ) -> Alias:
+        earlier = earlier_target(AliasKey(name, alias), await self._alias(tenant, name, alias))
+        return self._change(tenant, name, alias, earlier, revision, changed_by, earlier.revision)
+
+    async def promote_alias(
+        self, tenant: str, name: str, alias: str, to: str, *, revision: int | None, changed_by: str
+    ) -> Alias:
+        return self._change(tenant, name, to, await self._alias(tenant, name, alias), revision, changed_by)
+
+    async def _alias(self, tenant: str, name: str, alias: str) -> Alias:
+        await self.show_model(tenant, name)
+        if (name, alias) not in self.aliases_of[tenant]:
+            raise VersionNotFoundError(f"there is no {name}@{alias}")
+        return self.aliases_of[tenant][name, alias]
+
+    def _change(
+        self,
+        tenant: str,
+        name: str,
+        alias: str,
+        target: AliasTarget,
+        revision: int | None,
+        changed_by: str,
+        restores: int | None = None,
+    ) -> Alias:
+        current = self.aliases_of[tenant].get((name, alias))
+        if revision not in (None, 0 if current is None else current.revision):
+            raise AliasChangedError("it was changed")
+        changed = next_revision(current, target_of(target), "2026-01-01T00:00:00+00:00", changed_by, restores)
+        self.aliases_of[tenant][name, alias] = changed
+        return changed
 
     async def remove(
         self, tenant: str, reference: ModelReference, *, everything: bool = False, move_aliases_to: int | None = None
@@ -152,7 +194,7 @@ class FakeModels:
                 raise VersionNotFoundError(f"there is no {reference}")
             return [f"{reference.name}/{reference.version}"]
         if reference.alias is not None:
-            if self.aliases[tenant].pop((reference.name, reference.alias), None) is None:
+            if self.aliases_of[tenant].pop((reference.name, reference.alias), None) is None:
                 raise VersionNotFoundError(f"there is no {reference}")
             return [str(reference)]
         if not everything:
@@ -163,11 +205,11 @@ class FakeModels:
         return [f"{name}/{version}" for name, version in gone]
 
     def _move_aliases(self, tenant: str, name: str, version: int, to: int | None) -> None:
-        for (of, alias), target in self.aliases[tenant].items():
+        for (of, alias), target in list(self.aliases_of[tenant].items()):
             if of == name and version in versions_named(target):
                 if to is None:
                     raise version_in_use_error(AliasKey(name, alias), version, ())
-                self.aliases[tenant][of, alias] = replace_version(target, version, to)
+                self._change(tenant, of, alias, replace_version(target, version, to), None, "http")
 
 
 class FakeJobs:

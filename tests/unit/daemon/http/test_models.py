@@ -50,10 +50,11 @@ async def test_models_are_deployed_and_removed(client: Client) -> None:
     assert answer.status == 201
     (model,) = (await (await client.get("/models")).json())["models"]
     assert [version["version"] for version in model["versions"]] == [1, 2]
-    assert model["aliases"] == {"best": {"version": 1}}
+    assert model["aliases"]["best"]["version"] == 1
     assert (await (await client.get("/models/m@best")).json())["manifest"]["version"] == 1
     answer = await client.put("/models/m/aliases/best", json={"version": 2})
-    assert await answer.json() == {"model_id": "m", "alias": "best", "target": {"version": 2}}
+    target = (await answer.json())["target"]
+    assert (target["version"], target["revision"], target["changed_by"]) == (2, 2, "http")
     assert (await (await client.get("/models/m/aliases/best")).json())["manifest"]["version"] == 2
     assert await (await client.delete("/models/m/versions/1")).json() == {"removed": ["m/1"]}
     assert await code_of(await client.delete("/models/m:1")) == (404, "version_not_found")
@@ -70,7 +71,7 @@ async def test_a_version_is_removed_after_moving_its_alias(client: Client) -> No
     answer = await client.delete("/models/m/versions/2", params={"move_aliases_to": "1"})
     assert await answer.json() == {"removed": ["m/2"]}
     (model,) = (await (await client.get("/models")).json())["models"]
-    assert model["aliases"] == {"champion": {"version": 1}}
+    assert model["aliases"]["champion"]["version"] == 1
 
 
 async def test_a_deploy_is_idempotent(client: Client) -> None:
@@ -173,6 +174,51 @@ async def test_an_alias_may_be_set_in_messagepack(client: Client) -> None:
     body = msgspec.msgpack.encode({"version": 1})
     answer = await client.put("/models/m/aliases/a", data=body, headers={"Content-Type": "application/msgpack"})
     assert answer.status == 200
+
+
+async def test_aliases_have_a_history_and_are_rolled_back_and_promoted(client: Client) -> None:
+    for _ in range(2):
+        await client.put("/models/m", data=MODEL, headers=BYTES)
+    asks = {"inferd-request": "1"}
+    for version in (1, 2):
+        answer = await client.put("/models/m/aliases/champion?changed_by=ana", json={"version": version})
+        target = (await answer.json())["target"]
+        assert (target["version"], target["revision"], target["changed_by"]) == (version, version, "ana")
+    assert [each["version"] for each in target["history"]] == [1]
+    late = await client.put("/models/m/aliases/champion?revision=1", json={"version": 1})
+    assert await code_of(late) == (409, "alias_changed")
+    back = await (await client.post("/models/m/aliases/champion/rollback", headers=asks)).json()
+    assert (back["alias"], back["target"]["version"], back["target"]["restores"]) == ("champion", 1, 1)
+    again = await client.post("/models/m/aliases/champion/rollback", headers=asks)
+    assert await code_of(again) == (409, "no_earlier_target")
+    await client.put("/models/m/aliases/next", json={"version": 2})
+    promoted = await (await client.post("/models/m/aliases/next/promote?to=champion", headers=asks)).json()
+    assert (promoted["alias"], promoted["target"]["version"], promoted["target"]["changed_by"]) == (
+        "champion",
+        2,
+        "http",
+    )
+    listed = await (await client.get("/models/m/aliases")).json()
+    assert [each["revision"] for each in listed["aliases"]["champion"]["history"]] == [3, 2, 1]
+    (model,) = (await (await client.get("/models")).json())["models"]
+    assert "history" not in model["aliases"]["champion"]
+    assert model["aliases"]["champion"]["revision"] == 4
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/models/m/aliases/champion/rollback?revision=x", (422, "invalid_value")),
+        ("/models/m/aliases/champion/promote", (400, "invalid_id")),
+        ("/models/m/aliases/champion/promote?to=a/b", (400, "invalid_id")),
+        ("/models/m/aliases/a%2Fb/rollback", (400, "invalid_id")),
+    ],
+)
+async def test_invalid_changes_of_aliases_get_typed_errors(
+    client: Client, path: str, expected: tuple[int, str]
+) -> None:
+    await client.put("/models/m:1", data=MODEL, headers=BYTES)
+    assert await code_of(await client.post(path, headers={"inferd-request": "1"})) == expected
 
 
 async def test_concurrent_uploads_are_limited(client: Client) -> None:

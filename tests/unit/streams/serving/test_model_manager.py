@@ -21,8 +21,10 @@ from inferd.schemas.errors import (
     VersionNotFoundError,
 )
 from inferd.schemas.limits import Limits
-from inferd.schemas.models.errors import VersionInUseError
-from inferd.schemas.models.model import Alias, Manifest, SplitShare
+from inferd.schemas.models.alias_history import revisions, target_of
+from inferd.schemas.models.errors import AliasChangedError, NoEarlierTargetError, VersionInUseError
+from inferd.schemas.models.model import Alias, AliasTarget, Manifest, SplitShare
+from inferd.schemas.requests import ModelReference
 from inferd.streams.inference.catalog import ServedModel
 from inferd.streams.inference.loading import load_model
 from inferd.streams.serving import directory_catalog
@@ -118,6 +120,28 @@ def test_another_process_s_models_are_seen_at_the_next_use(served: ModelManager,
         served.remove("churn:2")
 
 
+def targets(manager: ModelManager) -> dict[str, AliasTarget]:
+    return {name: target_of(alias) for name, alias in manager.catalog.aliases("churn").items()}
+
+
+def test_aliases_have_a_history_and_are_rolled_back_and_promoted(served: ModelManager, save_model: SaveModel) -> None:
+    served.register("churn", save_model(rounds=5), trial=False)
+    for version in (1, 2, 2):
+        served.set_alias("churn", "champion", version, changed_by="ana")
+    with pytest.raises(AliasChangedError, match="revision 2, not 1"):
+        served.set_alias("churn", "champion", 1, revision=1)
+    assert [each.version for each in revisions(served.catalog.aliases("churn")["champion"])] == [2, 1]
+    back = served.rollback_alias("churn", "champion")
+    assert (back.version, back.revision, back.restores) == (1, 3, 1)
+    with pytest.raises(NoEarlierTargetError):
+        served.rollback_alias("churn", "champion")
+    served.set_alias("churn", "next", 2)
+    assert served.promote_alias("churn", "next", "champion", revision=3).version == 2
+    with pytest.raises(VersionNotFoundError, match="no alias 'other'"):
+        served.promote_alias("churn", "other", "champion")
+    assert ModelManager(served.store).catalog.resolve(ModelReference.parse("churn")).manifest.version == 2
+
+
 def test_a_version_that_an_alias_leads_to_is_removed_with_its_alias_moved(
     served: ModelManager, save_model: SaveModel
 ) -> None:
@@ -132,9 +156,9 @@ def test_a_version_that_an_alias_leads_to_is_removed_with_its_alias_moved(
     for reference in ("churn@champion", "churn"):
         with pytest.raises(InvalidValueError, match="name:version"):
             served.remove(reference, move_aliases_to=1)
-    assert served.catalog.aliases("churn") == {"champion": Alias(version=2), "split": split}
+    assert targets(served) == {"champion": AliasTarget(version=2), "split": target_of(split)}
     assert served.remove("churn:2", move_aliases_to=1) == ["churn/2"]
-    assert served.catalog.aliases("churn") == {"champion": Alias(version=1), "split": Alias(version=1)}
+    assert targets(served) == {"champion": AliasTarget(version=1), "split": AliasTarget(version=1)}
     assert served.load("churn").manifest.version == 1
 
 
