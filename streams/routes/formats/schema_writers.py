@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from inferd.schemas.errors import InferenceError, InvalidValueError
 from inferd.schemas.requests import OUTPUTS, Output
 from inferd.schemas.routes import Format, Path, Sink
-from inferd.streams.routes.formats.field_names import check_field_name
+from inferd.streams.routes.formats.field_names import check_field_names
 from inferd.streams.routes.formats.format import (
     FailedRecord,
     Pending,
@@ -91,8 +91,7 @@ class SchemaFormat(Protocol):
 
 def schema_writer(encoder: SchemaEncoder, options: Format, sink: Sink, schemas: Schemas | None) -> Writer:
     """The writer for a sink. `InvalidValueError` for names of fields that formats with schemas do not allow."""
-    for name in (sink.field, *sink.carry):
-        check_field_name(name)
+    check_field_names(sink)
     registry = registry_of(schemas, options) if options.schema is None or options.registry else None
     return SchemaEnricher(encoder, sink, registry) if sink.mode == "enrich" else SchemaResults(encoder, sink, registry)
 

@@ -22,6 +22,7 @@ from inferd.streams.routes.formats.avro.encoder import (
 from inferd.streams.routes.formats.avro.paths import Constant, Found, Place, find, is_only_text
 from inferd.streams.routes.formats.avro.result_schema import full_name, result_schema, widened
 from inferd.streams.routes.formats.avro.schema import AvroSchema, Record, parse_avro
+from inferd.streams.routes.formats.field_names import check_field_names
 from inferd.streams.routes.formats.format import (
     ByDocument,
     Document,
@@ -48,6 +49,7 @@ class AvroFormat:
 
     def check(self, route: Route) -> None:
         check_options(route, ("schema", "registry"))
+        check_field_names(route.sink)
         options = route.source.format
         if options.schema is not None:
             parse_avro(options.schema)

@@ -15,6 +15,7 @@ from inferd.schemas.errors import InferenceError, InvalidValueError, MalformedEr
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.requests import Output
 from inferd.schemas.routes import Format, Path, Route, Sink
+from inferd.streams.routes.formats.field_names import check_field_names
 from inferd.streams.routes.formats.format import (
     ByDocument,
     Document,
@@ -58,6 +59,7 @@ class ProtobufFormat:
 
     def check(self, route: Route) -> None:
         check_options(route, ("schema", "registry", "message"))
+        check_field_names(route.sink)
         options = route.source.format
         if options.schema is not None:
             _ = _given(options)

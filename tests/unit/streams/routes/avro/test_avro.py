@@ -383,6 +383,9 @@ def test_an_answer_of_the_registry_other_than_an_id_is_passed_on(answer: Any) ->
 def test_fields_with_names_that_avro_does_not_allow(name: str) -> None:
     with pytest.raises(InvalidValueError):
         AVRO.writer(Format("avro"), Sink("out", field=name), Registry())
+    for each in ("avro", "protobuf"):
+        with pytest.raises(InvalidValueError, match="no name of Avro or Protobuf"):
+            check(Format(each), Sink("out", "result", carry={name: "x"}))
 
 
 SCALARS = st.none() | st.booleans() | st.integers(-(1 << 53), 1 << 53) | st.floats(allow_nan=False) | st.text()
