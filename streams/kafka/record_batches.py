@@ -97,6 +97,10 @@ class RecordBatches:
         """Size of the response, including an incomplete last batch."""
         return len(self._data)
 
+    def clear(self) -> None:
+        """Frees the memory of the response, after the last batch was read."""
+        self._data, self._at = b"", 0
+
     def has_next(self) -> bool:
         """Whether a batch follows. The last batch of a response may be cut off, the first one never is."""
         return self._at < len(self._data) and (self._at == 0 or self._end() <= len(self._data))
@@ -134,6 +138,8 @@ class PartitionRecords(fetcher.PartitionRecords):
     @property
     def comes_in_blocks(self) -> bool:
         """Whether the records are better taken all at once, with `take`."""
+        if self._taken is not None:
+            return True
         return self._tp.topic in self.lane_topics and self._records.size_in_bytes() >= _BLOCK_BYTES_MIN
 
     def take(self, records_max: int | None) -> Sequence[Any]:
@@ -142,6 +148,7 @@ class PartitionRecords(fetcher.PartitionRecords):
         if self._taken is None:
             first = self.next_fetch_offset
             self._taken, self._end = self._all(), self.next_fetch_offset
+            self._records.clear()  # the records have a copy
             self.next_fetch_offset = first
         taken, self._taken = self._taken[:records_max], self._taken[records_max or len(self._taken) :]
         self.exhausted = not self._taken

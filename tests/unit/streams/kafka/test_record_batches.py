@@ -265,6 +265,13 @@ def test_a_fetch_result_hands_over_all_records_in_parts(records_max: int | None,
     assert plain(taken) == messages
 
 
+def test_the_response_is_freed_when_its_records_have_been_copied() -> None:
+    in_blocks = reader(batch_of([(b"k", b"v" * 200, [])] * 50))
+    assert len(in_blocks.take(10)) == 10
+    assert in_blocks._records.size_in_bytes() == 0
+    assert in_blocks.comes_in_blocks
+
+
 def test_a_fetch_result_is_dropped_after_a_seek() -> None:
     made: Any = FetchResult
     state = State()
