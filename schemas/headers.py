@@ -30,6 +30,10 @@ OPEN_INFERENCE = "application/vnd.oip.v2+json"
 CLOUD_EVENT = "application/cloudevents+json"
 PROTOCOL_TYPES = (OPEN_INFERENCE, CLOUD_EVENT)
 """Content types of requests in other protocols; see `inferd.schemas.protocols`."""
+ALIAS_REVISION = "inferd-alias-revision"
+"""Of a result: the revision of the alias that chose the version."""
+VARIANT = "inferd-variant"
+"""Of a result: `champion` for the only version of an alias, or the one with the largest share; `canary` for others."""
 RESERVED_PREFIXES = ("content-", CLOUD_EVENT_PREFIX, "inferd-", JSON_LENGTH)
 """Request headers that are not propagated: they describe the request's value, or inferd writes them itself."""
 PROPAGATED_BYTES_MAX = 16_384

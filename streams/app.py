@@ -22,6 +22,7 @@ from inferd.streams.composition import RouteInputs, TenantParts, compose_routes,
 from inferd.streams.connection import set_bulk_topics
 from inferd.streams.faust_app import FaustGroup, create_app, owner_urls
 from inferd.streams.group import LaneApp, LaneConsumer, instance_id_conflict, kafka_tps
+from inferd.streams.http_requests import HttpAnswer
 from inferd.streams.jobs.job_store import JobStore
 from inferd.streams.jobs.reader import RecordReader
 from inferd.streams.jobs.service import JobService
@@ -285,7 +286,7 @@ class Streams:
 
     async def predict(
         self, tenant: str, value: bytes, headers: Sequence[tuple[str, bytes]] = (), *, timeout_s: float | None = None
-    ) -> bytes:
+    ) -> HttpAnswer:
         """Score one encoded request in the next micro-batch of the lane; returns the encoded result.
 
         Raises the `InferenceError` of a request that cannot be scored, `ModelNotReadyError` if this worker cannot score

@@ -6,15 +6,23 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from inferd.schemas.errors import ModelServingError, QuotaExceededError
 
 PUT_BACK_S = 0.2
 
 
+class HttpAnswer(NamedTuple):
+    """An encoded result, and the headers that say which alias chose its version."""
+
+    value: bytes
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class HttpRequest:
-    """An encoded request and the future of its encoded result or typed error."""
+    """An encoded request and the future of its answer or typed error."""
 
     offset: int
     timestamp: int
@@ -22,7 +30,7 @@ class HttpRequest:
     value: bytes
     headers: Sequence[tuple[str, bytes | None]]
     key: bytes | None = None
-    answer: asyncio.Future[bytes] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    answer: asyncio.Future[HttpAnswer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class HttpRequests:

@@ -11,6 +11,7 @@ from inferd.schemas.asyncapi import types
 from inferd.schemas.cloud_events import REQUIRED
 from inferd.schemas.codecs import JSON, MSGPACK
 from inferd.schemas.headers import (
+    ALIAS_REVISION,
     CLOUD_EVENT,
     CORRELATION_HEADERS,
     DEADLINE,
@@ -19,6 +20,7 @@ from inferd.schemas.headers import (
     RELATED_CLOUD_EVENT_ID,
     REPLY_TO,
     ROW_ERRORS,
+    VARIANT,
 )
 from inferd.schemas.jobs import JOB_MESSAGES, Barrier, BarrierResult, Chunk, JobStatus
 from inferd.schemas.models import Alias, Manifest
@@ -79,6 +81,8 @@ _RESULT_HEADERS = (
     Header("inferd-worker", "the worker that scored it"),
     Header("inferd-queue-us", "microseconds between the request's timestamp and the start of scoring", _NUMBER),
     Header("inferd-infer-us", "microseconds of scoring", _NUMBER),
+    Header(ALIAS_REVISION, "the revision of the alias that chose the version, if the request names an alias", _NUMBER),
+    Header(VARIANT, "whether that version has the largest share of the alias", {"enum": ["champion", "canary"]}),
     Header("inferd-cache", "whether all rows came from the prediction cache", {"enum": ["hit", "miss"]}),
 )
 _LENGTH = Header(JSON_LENGTH, "length of the JSON in bytes, if binary tensors follow it", _NUMBER)

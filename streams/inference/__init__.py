@@ -40,6 +40,7 @@ from inferd.streams.inference.runtime import Arrays, ModelRuntime, accelerated, 
 from inferd.streams.inference.scoring import UNDECODABLE, OnStep, Scorer
 from inferd.streams.inference.trial_limits import DEFAULT_TRIAL_LIMITS, TrialLimits
 from inferd.streams.inference.user_code import Ask, AskRows, PinnedModelId, plain_value
+from inferd.streams.inference.variants import AliasHeaders, alias_headers
 from inferd.streams.inference.work import Record, Work, halve
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "DEFAULT_TRIAL_LIMITS",
     "RECORD",
     "UNDECODABLE",
+    "AliasHeaders",
     "Arrays",
     "Ask",
     "AskRows",
@@ -82,6 +84,7 @@ __all__ = [
     "Version",
     "Work",
     "accelerated",
+    "alias_headers",
     "all_formats",
     "compile_postprocess",
     "complete_file",

@@ -38,6 +38,10 @@ class Bucket:
         """The chosen requests, and the others."""
         return self.take(np.flatnonzero(chosen)), self.take(np.flatnonzero(np.logical_not(chosen)))
 
+    def indexes_at(self, places: NDArray[np.intp]) -> Sequence[int]:
+        """The record indexes of the requests at `places`."""
+        return _at(places.tolist(), self.indexes)
+
     def take(self, places: NDArray[np.intp]) -> Bucket:
         """The requests at `places`."""
         listed = places.tolist()

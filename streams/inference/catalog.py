@@ -161,11 +161,15 @@ class ModelCatalog:
             self._aliases[name] = aliases
         self.revision += 1
 
+    def alias_behind(self, reference: ModelReference) -> Alias | None:
+        """The alias by which a reference is resolved, for a bare name `champion`; None if there is none."""
+        if reference.version is not None or self.owns(reference.name):
+            return None
+        return self._aliases.get(reference.name, {}).get(reference.alias or CHAMPION)
+
     def splits(self, reference: ModelReference) -> bool:
         """Whether the reference is an alias with a split. The version then depends on the request's routing key."""
-        if reference.version is not None or self.owns(reference.name):
-            return False
-        alias = self._aliases.get(reference.name, {}).get(reference.alias or CHAMPION)
+        alias = self.alias_behind(reference)
         return alias is not None and alias.split is not None
 
     def split_numbers(self, reference: ModelReference) -> list[int]:

@@ -32,6 +32,7 @@ from inferd.streams.inference.record_block import RecordBlock, joined, keys
 from inferd.streams.inference.result_template import ResultTemplate
 from inferd.streams.inference.row_errors import RowErrors
 from inferd.streams.inference.runtime import Arrays
+from inferd.streams.inference.variants import VariantMarks
 from inferd.streams.inference.work import Converted, Work
 
 
@@ -186,6 +187,8 @@ class MicroBatch:
         self.headers: dict[int, RequestHeaders] = {}
         self.row_errors: dict[int, RowErrors] = {}
         """Row errors of requests with the header `row-errors`."""
+        self.variants = VariantMarks()
+        """Which alias chose the version of a record."""
         self._limits = limits
         self._partitions = [partition for partition, _ in work]
         self._starts = list(accumulate((len(records) for _, records in work), initial=0))
@@ -291,7 +294,7 @@ class MicroBatch:
         changes = {number: list(changed.items()) for number, changed in self._changes.items()}
         return Outcome(
             self.values, self.headers, self.failures, self.rows, self._faults, counts, changes, self._marks(),
-            self._asked, replies, self.unready,
+            self._asked, replies, self.unready, variants=self.variants.finish(len(self.records)),
         )  # fmt: skip
 
     def _reply(self, index: int, exchange: Exchange) -> Reply:

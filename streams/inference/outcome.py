@@ -11,7 +11,9 @@ from inferd.schemas.headers import RequestHeaders
 from inferd.schemas.protocols import Answer, Exchange
 from inferd.schemas.requests import encode_failure_for
 from inferd.streams.inference.cache import Change
+from inferd.streams.inference.variants import Variants
 
+NO_VARIANTS: Final = Variants()
 CACHE_MISS: Final = 1
 CACHE_HIT: Final = 2
 """All rows of a record came from the cache."""
@@ -56,6 +58,8 @@ class Outcome:
     """Records that cannot be scored yet, and why: they are processed again later."""
     sink_headers: dict[int, Sequence[tuple[str, bytes | None]]] = field(default_factory=dict)
     """All headers of the records of a route's sink that do not have those of their sources, by record index."""
+    variants: Variants = NO_VARIANTS
+    """The headers that say which alias chose the version of a record."""
 
     def __add__(self, other: Outcome) -> Outcome:
         """The outcome of this micro-batch's records followed by those of `other`."""
@@ -77,6 +81,7 @@ class Outcome:
             self.replies | {shift + index: reply for index, reply in other.replies.items()},
             self.unready | {shift + index: why for index, why in other.unready.items()},
             self.sink_headers | {shift + index: headers for index, headers in other.sink_headers.items()},
+            self.variants.then(other.variants, shift, len(other.values)),
         )
 
 

@@ -38,6 +38,7 @@ from inferd.schemas.errors import (
 )
 from inferd.schemas.headers import NO_HEADERS, RequestHeaders, parse_request_headers, salvage_headers
 from inferd.schemas.limits import Limits
+from inferd.schemas.models import main_version
 from inferd.schemas.protocols import Exchanges
 from inferd.schemas.requests import (
     DEFAULT_OUTPUTS,
@@ -64,6 +65,7 @@ from inferd.streams.inference.user_code import (
     custom_group,
     group_of_rows,
 )
+from inferd.streams.inference.variants import VariantName, alias_headers
 from inferd.streams.inference.work import Record, Work
 
 UNDECODABLE: Final = (
@@ -382,17 +384,38 @@ class Scorer:
             reference = parse_reference(model_id)
         except InferenceError:
             return []
-        if not self._catalog.splits(reference):
+        alias = self._catalog.alias_behind(reference)
+        if alias is not None:
+            batch.variants.add(alias_headers(alias.revision, "champion"), bucket.indexes)
+        if alias is None or alias.split is None:
             model = self._model_or_none(reference)
             return [Leg(model, np.arange(len(bucket.ids)))] if model is not None else []
         numbers = self._catalog.split_versions(reference, routing_keys(batch, bucket))
-        legs = []
+        legs, main = [], main_version(alias)
         for number in self._catalog.split_numbers(reference):
             places = np.flatnonzero(numbers == number)
-            model = self._model_or_none(ModelReference(reference.name, version=number)) if len(places) else None
+            if not len(places):
+                continue
+            if number != main:
+                batch.variants.add(alias_headers(alias.revision, "canary"), bucket.indexes_at(places))
+            model = self._model_or_none(ModelReference(reference.name, version=number))
             if model is not None:
                 legs.append(Leg(model, places))
         return legs
+
+    def _resolve(self, batch: MicroBatch, index: int, reference: ModelReference, request_id: str) -> ServedModel:
+        """The version for a request on the typed path; raises as `ModelCatalog.resolve` does."""
+        key = batch.records[index].key or request_id.encode()
+        alias = self._catalog.alias_behind(reference)
+        if alias is None:
+            return self._catalog.resolve(reference, key)
+        if alias.split is None:
+            batch.variants.add(alias_headers(alias.revision, "champion"), (index,))
+            return self._catalog.resolve(reference, key)
+        number = int(self._catalog.split_versions(reference, (key,))[0])
+        variant: VariantName = "champion" if number == main_version(alias) else "canary"
+        batch.variants.add(alias_headers(alias.revision, variant), (index,))
+        return self._catalog.resolve(ModelReference(reference.name, version=number))
 
     def _model_or_none(self, reference: ModelReference) -> ServedModel | None:
         try:
@@ -414,7 +437,7 @@ class Scorer:
             _check_readable(record)
             request = decode_request(record.value, codec, self.limits)
             request_id = batch.id_of(index, request.id)
-            model = self._catalog.resolve(request.model, record.key or request_id.encode())
+            model = self._resolve(batch, index, request.model, request_id)
             model.check_outputs(request.outputs)
             if self._ask is not None:
                 _reject_row_errors(batch.headers_of(index))
@@ -449,7 +472,7 @@ class Scorer:
             envelope = decode_envelope(record.value, headers.codec, self.limits)
             given_id, reference, outputs = check_envelope(envelope, self.limits)
             request_id = batch.id_of(index, given_id)
-            model = self._catalog.resolve(reference, record.key or request_id.encode())
+            model = self._resolve(batch, index, reference, request_id)
             model.check_outputs(outputs)
             found = rows_apart(record.value, headers.codec, model.features, self.limits)
             if found is None:

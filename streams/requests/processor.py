@@ -14,11 +14,12 @@ from inferd.schemas.headers import NO_HEADERS, PropagatedHeaders, RequestHeaders
 from inferd.schemas.requests import encode_failure_for
 from inferd.schemas.topics import TenantTopics
 from inferd.streams.group import Records
-from inferd.streams.http_requests import HttpRequest, HttpRequests
+from inferd.streams.http_requests import HttpAnswer, HttpRequest, HttpRequests
 from inferd.streams.inference import (
     CACHE_HIT,
     CACHE_MISS,
     UNDECODABLE,
+    AliasHeaders,
     Outcome,
     Record,
     Scorer,
@@ -165,7 +166,7 @@ class RequestProcessor:
             if request.answer.done():
                 continue
             if error is None:
-                request.answer.set_result(outcome.values[index])
+                request.answer.set_result(HttpAnswer(outcome.values[index], outcome.variants.at(index)))
             else:
                 # A new error: records may share one, which would accumulate the tracebacks of all raises.
                 request.answer.set_exception(error_of_code(error.code, error.message))
@@ -228,10 +229,7 @@ class RequestProcessor:
         output = OutputBatch(records[-1].offset + 1, len(records), timestamps, tally)
         shared = _shared_headers(outcome, span)
         headers = self._usual_headers(timestamps, timing, shared or NO_HEADERS)
-        results: list[Outgoing] = [
-            (key, value, headers[timestamp])
-            for key, value, timestamp in zip(keys(records), values, timestamps, strict=True)
-        ]
+        results = _results(keys(records), values, timestamps, headers, outcome.variants.of(span))
         if outcome.cache_marks:
             self._mark(results, outcome.cache_marks[span.start : span.stop])
         output.by_topic[self._results, tp.partition] = results
@@ -359,3 +357,24 @@ def _shared_headers(outcome: Outcome, span: range) -> RequestHeaders | None:
     if first is None or first.reply_to is not None or outcome.replies:
         return None
     return first if set(map(id, map(outcome.headers.get, span))) == {id(first)} else None
+
+
+def _results(
+    keys: Iterable[bytes | None],
+    values: Sequence[bytes],
+    timestamps: Sequence[int],
+    headers: dict[int, list[tuple[str, bytes | None]]],
+    variants: Sequence[AliasHeaders] | None,
+) -> list[Outgoing]:
+    """Results with their usual headers, by timestamp, and those of their aliases; equal ones are one list."""
+    if variants is None:
+        return [
+            (key, value, headers[timestamp]) for key, value, timestamp in zip(keys, values, timestamps, strict=True)
+        ]
+    by_variant = {
+        variant: {timestamp: [*usual, *variant] for timestamp, usual in headers.items()} for variant in set(variants)
+    }
+    return [
+        (key, value, by_variant[variant][timestamp])
+        for key, value, timestamp, variant in zip(keys, values, timestamps, variants, strict=True)
+    ]

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 from aiokafka import TopicPartition
 
 from inferd.schemas.errors import InferenceError, InvalidValueError, ModelServingError
+from inferd.schemas.headers import ALIAS_REVISION, VARIANT
 from inferd.schemas.record_size import record_bytes
 from inferd.schemas.routes import Tombstones
 from inferd.streams.group import Records
-from inferd.streams.inference import Outcome, Record
+from inferd.streams.inference import AliasHeaders, Outcome, Record
 from inferd.streams.kafka import Destinations, Outgoing
 from inferd.streams.lane import DeadLetters, OutputBatch
 from inferd.streams.routes.partitions import sink_partition
 
+_OF_ALIAS = (ALIAS_REVISION, VARIANT)
 _SMALL_BYTES = 1_024
 """More than a record takes besides its key, value and headers."""
 
@@ -64,7 +67,7 @@ class RouteOutput:
         values = outcome.values[span.start : span.stop]
         failed = outcome.failures and any(index in span for index in outcome.failures)
         plain = not failed and not outcome.sink_headers and len(records) == len(values)
-        if not plain or not self._add_all(records, values):
+        if not plain or not self._add_all(records, values, outcome.variants.of(span)):
             places = iter(span)
             for record in records:
                 if is_tombstone(record):
@@ -72,7 +75,7 @@ class RouteOutput:
                 else:
                     self._add(record, outcome, next(places))
 
-    def _add_all(self, records: Records, values: Sequence[bytes]) -> bool:
+    def _add_all(self, records: Records, values: Sequence[bytes], variants: Sequence[AliasHeaders] | None) -> bool:
         """Adds records that were all scored; False if some of them need a closer look."""
         sink, tally = self.sink, self.output.tally
         here = sink.destinations[sink.topic]
@@ -80,7 +83,8 @@ class RouteOutput:
         if sink.sources != sink.partitions or here.keyed or size > here.bytes_max:
             return False
         outgoing: list[Outgoing] = [
-            (record.key, value, list(record.headers)) for record, value in zip(records, values, strict=True)
+            (record.key, value, _with_alias(record.headers, variant))
+            for record, value, variant in zip(records, values, variants or repeat(()), strict=variants is not None)
         ]
         if here.bytes_max < _BOUNDED and any(record_bytes(*each) > here.bytes_max for each in outgoing):
             return False
@@ -104,7 +108,8 @@ class RouteOutput:
         tally.results += 1
         if error is not None:
             tally.fail(error.code, self.version_of(outcome.asked.get(index)))
-        outgoing: Outgoing = (record.key, value, list(outcome.sink_headers.get(index, record.headers)))
+        headers = outcome.sink_headers.get(index, record.headers)
+        outgoing: Outgoing = (record.key, value, _with_alias(headers, outcome.variants.at(index)))
         if value and (rejection := self.sink.rejection(outgoing)) is not None:
             if error is None:
                 tally.fail(rejection.code, None)
@@ -138,3 +143,10 @@ def before(records: Records, valued: int) -> Records:
                 return records[:place]
             valued -= 1
     return records
+
+
+def _with_alias(headers: Sequence[tuple[str, bytes | None]], variant: AliasHeaders) -> list[tuple[str, bytes | None]]:
+    """The headers of a record of the sink, and those of the alias instead of its source's."""
+    if not variant:
+        return list(headers)
+    return [*(header for header in headers if header[0] not in _OF_ALIAS), *variant]

@@ -16,6 +16,7 @@ from inferd.schemas.codec import parse_reference
 from inferd.schemas.codecs import MSGPACK
 from inferd.schemas.errors import InferenceError, InvalidValueError, ModelNotReadyError, ModelServingError
 from inferd.schemas.limits import Limits
+from inferd.schemas.models import main_version
 from inferd.schemas.requests import ModelReference, Output, default_id
 from inferd.schemas.routes import Route
 from inferd.streams.inference import (
@@ -29,6 +30,7 @@ from inferd.streams.inference import (
     ServedModel,
     Version,
     Work,
+    alias_headers,
     concatenate,
     internal_error,
 )
@@ -280,6 +282,7 @@ class RouteScorer:
         every = range(len(batch.records))
         try:
             if not self._catalog.splits(self._reference):
+                self._mark(batch, None)
                 return [(self._usable(self._catalog.choose(self._reference)), list(every))]
             keys = [
                 record.key or default_id(partition, record.offset).encode()
@@ -287,6 +290,7 @@ class RouteScorer:
                 for record in part
             ]  # fmt: skip
             numbers = self._catalog.split_versions(self._reference, keys)
+            self._mark(batch, numbers)
             return [
                 (
                     self._usable(self._catalog.choose(ModelReference(self._reference.name, version=number))),
@@ -297,6 +301,16 @@ class RouteScorer:
         except InferenceError as error:
             batch.unready |= dict.fromkeys(every, error.message)
             return []
+
+    def _mark(self, batch: RouteBatch, numbers: NDArray[np.int64] | None) -> None:
+        """Notes which variant of an alias scores each record; `numbers` are the versions of a split."""
+        alias = self._catalog.alias_behind(self._reference)
+        if alias is None:
+            return
+        batch.variants.add(alias_headers(alias.revision, "champion"), range(len(batch.records)))
+        if numbers is not None:
+            others = np.flatnonzero(numbers != main_version(alias))
+            batch.variants.add(alias_headers(alias.revision, "canary"), others.tolist())
 
     def _usable(self, version: Version) -> ServedModel:
         if version.served is None:

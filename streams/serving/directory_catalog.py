@@ -24,7 +24,7 @@ from inferd.schemas.errors import (
     ServerError,
 )
 from inferd.schemas.limits import Limits
-from inferd.schemas.models import Manifest, check_model_name
+from inferd.schemas.models import Alias, Manifest, check_model_name
 from inferd.schemas.requests import ModelReference
 from inferd.streams.inference import ModelCatalog, ServedModel, TrialLimits, Version, load_model, read_model, reconcile
 from inferd.streams.models.trial import TrialCase, try_models
@@ -66,9 +66,9 @@ class DirectoryCatalog(ModelCatalog):
         with self._lock:
             return super().versions()
 
-    def splits(self, reference: ModelReference) -> bool:
+    def alias_behind(self, reference: ModelReference) -> Alias | None:
         self.refresh(reference.name)
-        return super().splits(reference)
+        return super().alias_behind(reference)
 
     def resolve(self, reference: ModelReference, routing_key: bytes = b"") -> ServedModel:
         """Like `ModelCatalog.resolve`, but loads the version if necessary; raises the reason if it cannot be loaded."""

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from inferd.schemas.errors import error_of_code
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.schemas.models import Alias
 from inferd.schemas.requests import ModelReference
+from inferd.streams.http_requests import HttpAnswer
 from inferd.streams.inference import ModelCatalog, Scorer, ServedModel
 from inferd.streams.serving import ModelManager, RealtimePredictor, add_own_models
 
@@ -46,7 +48,7 @@ class LocalPredictions:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="inferd-predict")
         self._numbers = itertools.count()
 
-    async def predict(self, tenant: str, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> bytes:
+    async def predict(self, tenant: str, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> HttpAnswer:
         """See `Predictions`; `tenant` is always the manager's."""
         request = _Request(next(self._numbers), int(time.time() * 1_000), value, headers)
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._score, request)
@@ -55,7 +57,7 @@ class LocalPredictions:
         """Waits for running predictions to finish."""
         self._threads.shutdown()
 
-    def _score(self, request: _Request) -> bytes:
+    def _score(self, request: _Request) -> HttpAnswer:
         batch = self._scorer.prepare([(0, [request])], int(time.time() * 1_000))
         for group in batch.groups:
             group.predict()
@@ -64,7 +66,7 @@ class LocalPredictions:
             log.error("scoring_fault", exc_info=fault)
         for error in outcome.failures.values():
             raise error_of_code(error.code, error.message)
-        return outcome.values[0]
+        return HttpAnswer(outcome.values[0], outcome.variants.at(0))
 
 
 class ManagedCatalog(ModelCatalog):
@@ -74,8 +76,8 @@ class ManagedCatalog(ModelCatalog):
         super().__init__()
         self._manager = model_manager
 
-    def splits(self, reference: ModelReference) -> bool:
-        return not self.owns(reference.name) and self._manager.catalog.splits(reference)
+    def alias_behind(self, reference: ModelReference) -> Alias | None:
+        return None if self.owns(reference.name) else self._manager.catalog.alias_behind(reference)
 
     def split_numbers(self, reference: ModelReference) -> list[int]:
         return self._manager.catalog.split_numbers(reference)

@@ -22,7 +22,7 @@ from inferd.daemon.http.core import (
     tenant_of,
 )
 from inferd.daemon.http.routes.models import MODELS
-from inferd.daemon.http.routes.predictions import record_headers, result_within_timeout
+from inferd.daemon.http.routes.predictions import alias_headers, record_headers, result_within_timeout
 from inferd.daemon.http.routes.services import ModelOverview, ModelVersion, VersionOverview
 from inferd.daemon.printable import printable
 from inferd.daemon.version import inferd_version
@@ -182,13 +182,20 @@ async def infer(request: web.Request) -> web.StreamResponse:
     asked, binary = decode_request(body, _json_length(request), limits)
     value = wire_request(asked, binary, str(reference), uuid.uuid4().hex, limits)
     result = await result_within_timeout(request, value, record_headers(request, MSGPACK, app_limits.timeout_s))
-    found = decode_result(result, MSGPACK, limits)
+    found = decode_result(result.value, MSGPACK, limits)
     if not isinstance(found, Prediction):
         raise found.error()
     data, json_length = encode_response(found, asked)
     if json_length is None:
-        return json_bytes(data)
-    headers = {**SAFE_HEADERS, JSON_LENGTH: str(json_length), "Content-Type": "application/octet-stream"}
+        response = json_bytes(data)
+        response.headers.update(alias_headers(result))
+        return response
+    headers = {
+        **SAFE_HEADERS,
+        **alias_headers(result),
+        JSON_LENGTH: str(json_length),
+        "Content-Type": "application/octet-stream",
+    }
     return web.Response(body=data, headers=headers)
 
 

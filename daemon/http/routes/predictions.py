@@ -23,6 +23,7 @@ from inferd.schemas.headers import (
     ROW_ERRORS,
 )
 from inferd.schemas.requests import ModelReference, request_of_body
+from inferd.streams.http_requests import HttpAnswer
 
 PREDICTIONS: web.AppKey[Predictions] = web.AppKey("predictions", Predictions)
 RECORD_HEADERS = {name: name for name in (DEADLINE, *CORRELATION_HEADERS)} | {"ce-id": "ce_id"}
@@ -57,10 +58,16 @@ async def _answer(request: web.Request, value: bytes, headers: Headers, codec: C
         result = await result_within_timeout(request, value, headers)
     except ModelServingError as error:
         return typed_response(error)
-    return web.Response(body=result, headers={**SAFE_HEADERS, "Content-Type": codec.content_type})
+    headers_of_result = {**SAFE_HEADERS, **alias_headers(result), "Content-Type": codec.content_type}
+    return web.Response(body=result.value, headers=headers_of_result)
 
 
-async def result_within_timeout(request: web.Request, value: bytes, headers: Headers) -> bytes:
+def alias_headers(result: HttpAnswer) -> dict[str, str]:
+    """The headers that say which alias chose the version, as those of a result on Kafka."""
+    return {name: (value or b"").decode() for name, value in result.headers}
+
+
+async def result_within_timeout(request: web.Request, value: bytes, headers: Headers) -> HttpAnswer:
     """The result of the request `value`; raises its error, and `DeadlineExceededError` after the server's timeout."""
     predictions, timeout_s = request.app[PREDICTIONS], request.app[LIMITS].timeout_s
     try:

@@ -19,13 +19,14 @@ from inferd.schemas.codecs import Codec
 from inferd.schemas.models import Alias, AliasTarget, Manifest
 from inferd.schemas.requests import ModelReference
 from inferd.schemas.routes import Route
+from inferd.streams.http_requests import HttpAnswer
 from inferd.streams.telemetry import ModelState, RouteState
 
 
 class Predictions(Protocol):
     """Scores one request; `inferd.streams.app.Streams` does."""
 
-    async def predict(self, tenant: str, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> bytes:
+    async def predict(self, tenant: str, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> HttpAnswer:
         """The result of the request `value`, both encoded as on Kafka, in the format of the content-type.
 
         `headers` are record headers (`content-type`, `deadline`, `correlation-id`, …). Raises an `InferenceError` if

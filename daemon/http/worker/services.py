@@ -8,6 +8,7 @@ from typing import Protocol
 from inferd.daemon.http.core import UnavailableError
 from inferd.daemon.http.routes import Jobs, Predictions
 from inferd.schemas.codecs import Codec
+from inferd.streams.http_requests import HttpAnswer
 
 STARTING = "the worker is starting: GET /readyz shows what it waits for"
 
@@ -22,7 +23,7 @@ class StreamsPredictions:
         """Delegates to `streams` from now on."""
         self._streams = streams
 
-    async def predict(self, tenant: str, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> bytes:
+    async def predict(self, tenant: str, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> HttpAnswer:
         """See `Predictions`."""
         if self._streams is None:
             raise UnavailableError(STARTING)

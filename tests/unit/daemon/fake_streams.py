@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from inferd.schemas.routes import Route
+from inferd.streams.http_requests import HttpAnswer
 from inferd.streams.inference.cache.cache import CacheSnapshot
 from inferd.streams.settings import StreamSettings
 from inferd.streams.telemetry.snapshot import (
@@ -181,13 +182,13 @@ class FakeStreams:
             await self.stop_gate.wait()
         return self.stop_in_time
 
-    async def predict(self, tenant: str, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> bytes:
+    async def predict(self, tenant: str, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> HttpAnswer:
         self.asked.append((tenant, value, tuple(headers)))
         if self.predict_gate:
             await self.predict_gate.wait()
         if self.predict_error:
             raise self.predict_error
-        return self.answer
+        return HttpAnswer(self.answer)
 
     def peers(self) -> frozenset[str]:
         return frozenset()

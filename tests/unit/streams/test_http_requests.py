@@ -13,7 +13,7 @@ import pytest
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.errors import MalformedError, ModelNotReadyError, QuotaExceededError
 from inferd.streams.app import Streams
-from inferd.streams.http_requests import HttpRequest, HttpRequests
+from inferd.streams.http_requests import HttpAnswer, HttpRequest, HttpRequests
 from inferd.streams.settings import StreamSettings
 from tests.fixtures.lane import REQUESTS, Bench, request
 
@@ -40,7 +40,7 @@ async def test_a_request_is_unanswered_until_it_is_answered_or_cancelled() -> No
     third.answer.cancel()
     assert direct.take(9) == [first, second]
     assert direct.unanswered == 2
-    first.answer.set_result(b"")
+    first.answer.set_result(HttpAnswer(b""))
     second.answer.cancel()
     assert direct.unanswered == 0
 
@@ -48,7 +48,7 @@ async def test_a_request_is_unanswered_until_it_is_answered_or_cancelled() -> No
 async def test_a_drain_answers_waiting_requests(bench: Bench) -> None:
     asked = ask(bench)
     await bench.lane.drain()
-    assert msgspec.msgpack.decode(asked.answer.result())["prediction"] == 1.0
+    assert msgspec.msgpack.decode(asked.answer.result().value)["prediction"] == 1.0
 
 
 async def test_a_drain_answers_requests_that_are_being_scored(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +68,7 @@ async def test_a_drain_answers_requests_that_are_being_scored(bench: Bench, monk
     assert not draining.done()
     going_on.set()
     await draining
-    assert msgspec.msgpack.decode(asked.answer.result())["prediction"] == 1.0
+    assert msgspec.msgpack.decode(asked.answer.result().value)["prediction"] == 1.0
 
 
 async def test_each_request_that_cannot_be_scored_raises_an_error_of_its_own(bench: Bench) -> None:

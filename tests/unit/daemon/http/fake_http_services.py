@@ -63,6 +63,7 @@ from inferd.schemas.models.model import (
 from inferd.schemas.requests.request import InputData, ModelReference, TensorRows
 from inferd.schemas.requests.result import Prediction
 from inferd.schemas.routes import Route, RouteNotFoundError
+from inferd.streams.http_requests import HttpAnswer
 from tests.unit.daemon.fake_streams import FakeStreams
 
 UNKNOWN = "other"
@@ -75,7 +76,7 @@ class FakePredictions:
         self.asked: list[tuple[str, bytes, dict[str, bytes]]] = []
         self.gate: asyncio.Event | None = None
 
-    async def predict(self, tenant: str, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> bytes:
+    async def predict(self, tenant: str, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> HttpAnswer:
         self.asked.append((tenant, value, dict(headers)))
         if self.gate is not None:
             await self.gate.wait()
@@ -85,7 +86,9 @@ class FakePredictions:
         if request.model.name == UNKNOWN:
             raise ModelNotFoundError(f"tenant {tenant} has no model {request.model.name!r}")
         outputs: dict[str, Any] = dict.fromkeys(map(str, request.outputs), _predicted(request.input_data))
-        return encode_result(Prediction(request.id or "0-0", request.model.name, 1, "ab" * 32, outputs), codec)
+        value = encode_result(Prediction(request.id or "0-0", request.model.name, 1, "ab" * 32, outputs), codec)
+        by_alias = (("inferd-alias-revision", b"7"), ("inferd-variant", b"canary"))
+        return HttpAnswer(value, by_alias if request.model.alias is not None else ())
 
 
 def _predicted(data: InputData) -> float | list[float]:

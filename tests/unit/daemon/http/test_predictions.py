@@ -56,6 +56,16 @@ async def test_the_response_has_the_encoding_of_the_body(client: Client) -> None
     assert (said["id"], said["raw"], said["prediction"]) == ("r1", 0.25, 0.25)
 
 
+async def test_a_response_says_which_variant_of_an_alias_scored_it(client: Client) -> None:
+    by_alias = await client.post("/predict/churn@best", json={"input_data": [1, 2]})
+    assert by_alias.headers["inferd-alias-revision"] == "7"
+    assert by_alias.headers["inferd-variant"] == "canary"
+    assert "inferd-variant" not in (await client.post("/predict/churn:1", json={"input_data": [1, 2]})).headers
+    tensor = {"name": "a", "shape": [1, 1], "datatype": "FP64", "data": [1.0]}
+    answer = await client.post("/v2/models/churn/versions/best/infer", json={"inputs": [tensor]})
+    assert (answer.status, answer.headers["inferd-variant"]) == (200, "canary")
+
+
 async def test_a_request_without_an_id_gets_a_unique_one(client: Client) -> None:
     answers = [await client.post("/predict/churn", json={"input_data": [1, 2]}) for _ in range(3)]
     ids = {(await answer.json())["id"] for answer in answers}

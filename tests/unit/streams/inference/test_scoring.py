@@ -100,6 +100,41 @@ def test_each_request_to_a_split_has_the_version_of_its_own_key() -> None:
             assert answer["version"] == version
 
 
+def variant(revision: int, name: str) -> tuple[tuple[str, bytes], ...]:
+    return ("inferd-alias-revision", b"%d" % revision), ("inferd-variant", name.encode())
+
+
+def test_results_say_which_variant_of_an_alias_scored_them_also_errors() -> None:
+    catalog = catalog_of(sum_model(1), sum_model(2))
+    catalog.put(Version(sum_model(3).manifest, "fetching"))
+    shares = [SplitShare(1, 1.0), SplitShare(2, 1.5), SplitShare(3, 1.0)]
+    catalog.put_alias("sum", "champion", Alias(split=shares, revision=7))
+    catalog.put_alias("sum", "next", Alias(version=2, revision=1))
+    catalog.put_alias("sum", "old", Alias(version=9))
+    ids = [f"r{n}" for n in range(80)]
+    records = [Fetched(pack([n, 1.0 if n % 5 else "x"], id=each), n) for n, each in enumerate(ids)]
+    expected = [variant(7, "champion" if v == 2 else "canary") for v in versions_of(shares, ids).tolist()]
+    records += [
+        Fetched(pack([1.0, 2.0], "sum@next")),
+        Fetched(pack([[1.0, 2.0]], "sum@next")),
+        Fetched(pack([1.0, 2.0], "sum@old")),
+        Fetched(pack([1.0, 2.0], "sum:1")),
+        Fetched(pack([1.0, 2.0], "sum@none")),
+        Fetched(pack([[1.0, 2.0], [1.0, "x"]], "sum@next"), headers=(("row-errors", b"true"),)),
+        Fetched(b"{"),
+    ]
+    expected += [variant(1, "champion")] * 2 + [variant(0, "champion"), (), (), variant(1, "champion"), ()]
+    for scorer in both(catalog):
+        outcome = score(scorer, records)
+        assert outcome.variants.of(range(len(records))) == expected
+        assert [outcome.variants.at(index) for index in range(len(records))] == expected
+        halves = score(scorer, records[:30]) + score(scorer, records[30:])
+        assert halves.variants.of(range(len(records))) == expected
+        assert score(scorer, records[-1:]).variants.of(range(1)) is None
+        mixed = score(scorer, records[-1:]) + score(scorer, records[:1])
+        assert mixed.variants.of(range(2)) == [(), expected[0]]
+
+
 def test_requests_to_a_split_are_not_decoded_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     catalog = catalog_of(sum_model(1), sum_model(2))
     catalog.put_alias("sum", "champion", Alias(split=[SplitShare(1, 1.0), SplitShare(2, 1.0)]))

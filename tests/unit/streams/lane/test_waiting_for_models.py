@@ -93,7 +93,7 @@ async def test_requests_over_http_wait_each_for_itself(bench: Bench, loads: Load
     slow(bench, loaded=True)
     bench.tenant.direct.resume()
     await bench.until(lambda: all(asked.answer.done() for asked in of_slow))
-    assert msgspec.msgpack.decode(of_slow[1].answer.result())["prediction"] == 2.0
+    assert msgspec.msgpack.decode(of_slow[1].answer.result().value)["prediction"] == 2.0
 
 
 def test_the_version_that_a_record_needs(bench: Bench) -> None:

@@ -10,6 +10,7 @@ from aiokafka import TopicPartition
 
 from inferd.schemas.errors import InvalidValueError
 from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.models import Alias
 from inferd.schemas.routes import Format, Route, Source
 from inferd.schemas.routes import Sink as RouteSink
 from inferd.streams.inference import ModelCatalog, Outcome, Version
@@ -107,6 +108,25 @@ def test_records_have_the_headers_of_their_writer_or_else_of_their_source() -> N
     ]
     del described.sink_headers[0]
     assert [headers for _, _, headers in filled(described, records).by_topic["out", 3]] == [[*HEADERS], [("id", b"8")]]
+
+
+def test_records_have_the_headers_of_the_alias_instead_of_those_of_their_source() -> None:
+    served = sum_model(1)
+    models = ModelCatalog()
+    models.put(Version(served.manifest, "ready", served=served))
+    models.put_alias("sum", "champion", Alias(version=1, revision=3))
+    route = Route("r", Source(["in"], Format("json")), "sum", RouteSink("out", "result"))
+    upstream = (("trace", b"t"), ("inferd-variant", b"canary"))
+    records = [
+        record({"a": 1, "b": 1}, offset=7, headers=upstream),
+        record({"a": 1, "b": 1}, offset=8),
+        record(b"{", offset=9),
+    ]
+    of_alias = [("inferd-alias-revision", b"3"), ("inferd-variant", b"champion")]
+    for part in (records[:2], records):
+        outcome = outcome_of(RouteScorer(route, models, DEFAULT_LIMITS, "my group"), (3, part))
+        found = [headers for _, _, headers in filled(outcome, part).by_topic["out", 3]]
+        assert found == [[("trace", b"t"), *of_alias], of_alias]
 
 
 def test_the_size_of_a_record_counts_the_headers_that_are_written() -> None:

@@ -18,6 +18,7 @@ from inferd.schemas.models import Alias, Feature, Manifest, SplitShare
 from inferd.schemas.routes import Format, Route, Sink, Source
 from inferd.streams.inference import ModelCatalog, Outcome, Scorer, ServedModel, Version, compile_postprocess
 from inferd.streams.inference.features.matrix import FeatureSchema
+from inferd.streams.inference.splits import versions_of
 from inferd.streams.routes import RouteScorer
 from tests.fixtures.lane import SumRuntime, sum_model
 
@@ -129,6 +130,17 @@ def test_records_wait_for_a_model_and_for_one_that_fits() -> None:
     assert scorer().fit() is None
     models.put(catalog().versions()[0])
     assert scorer(models).fit() is None
+
+
+def test_an_alias_and_its_variant_are_known_for_each_record() -> None:
+    models = catalog(1, 2)
+    assert score(scorer(models), record({"a": 1, "b": 2})).variants.of(range(1)) is None
+    shares = [SplitShare(1, 1), SplitShare(2, 1)]
+    models.put_alias("sum", "champion", Alias(split=shares, revision=4))
+    records = [record({"a": 1, "b": 2}, key=b"k%d" % number) for number in range(20)]
+    found = score(scorer(models), *records).variants.of(range(20))
+    names = ["champion" if v == 1 else "canary" for v in versions_of(shares, [b"k%d" % n for n in range(20)]).tolist()]
+    assert found == [(("inferd-alias-revision", b"4"), ("inferd-variant", name.encode())) for name in names]
 
 
 def test_a_split_is_decided_by_the_key_as_for_requests() -> None:
