@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from inferd.schemas.errors import InvalidIdError, InvalidValueError
 from inferd.schemas.requests import NAME_PATTERN, ModelReference, check_outputs
 from inferd.schemas.routes.path import parse_path
-from inferd.schemas.routes.route import Route
+from inferd.schemas.routes.route import DEFAULT_FIELD, Route
 
 TOPICS_MAX = 100
 FIELD_CHARS_MAX = 256
@@ -72,7 +72,10 @@ def _check_sink(route: Route, outputs: Iterable[str]) -> None:
         for feature, text in route.features.items():
             if parse_path(text).steps[:1] == (sink.field,):
                 raise InvalidValueError(f"feature {feature!r} is read from {text}, which is the field that is added")
-    elif taken := sorted(sink.carry.keys() & (RESULT_FIELDS | {*outputs})):
+        return
+    if sink.field != DEFAULT_FIELD:
+        raise InvalidValueError(f"sink: no field {sink.field[:80]!r} is added in the mode result; omit it")
+    if taken := sorted(sink.carry.keys() & (RESULT_FIELDS | {*outputs})):
         raise InvalidValueError(f"sink: the carried field {taken[0]!r} has the name of a field of the result")
 
 

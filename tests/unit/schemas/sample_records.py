@@ -75,7 +75,9 @@ ROUTES = {
             tombstones="forward",
         ),
         model="fraud@champion",
-        sink=Sink("orders.scored", "result", "fraud", {"id": "order.id", "when": "$timestamp"}, "topic-record"),
+        sink=Sink(
+            "orders.scored", "result", carry={"id": "order.id", "when": "$timestamp"}, subjects="topic-record"
+        ),
         features={"amount": "order.amount", "é": 'order.items[0]["unit.price"]', "source": "$headers.source"},
         constants={"country": "CH", "rate": 0.1, "count": 3, "new": True, "none": None},
         outputs=["prediction", "raw"],
@@ -83,5 +85,6 @@ ROUTES = {
         created_at="2026-01-02T03:04:05.678+00:00",
     ),
     "events": Route("r", Source(["in"], Format("cloudevents", data="avro")), "m", Sink("out")),
+    "added_field": Route("r", Source(["in"], Format("json")), "m", Sink("out", field="fraud")),
     "least": Route("r", Source(["in"], Format("json")), "m", Sink("out")),
 }  # fmt: skip

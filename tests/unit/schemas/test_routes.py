@@ -106,6 +106,7 @@ def test_a_route_survives_its_codec(codec: Any) -> None:
         ({"outputs": []}, "outputs"),
         ({"sink": Sink("s", field="")}, "field"),
         ({"sink": Sink("s", carry={"a": "a"})}, "carried"),
+        ({"sink": Sink("s", "result", "fraud")}, "no field 'fraud' is added in the mode result"),
         ({"sink": Sink("s", "result", carry={"version": "a"})}, "'version'"),
     ],
 )
