@@ -106,7 +106,10 @@ class RecordBlock(Sequence[BlockRecord]):
         indexes: dict[bytes, list[int]] = {}
         for index, head in enumerate(heads):
             indexes.setdefault(head, []).append(index)
-        return {headers_of(head, counts[found[0]]): found for head, found in indexes.items()}
+        groups: dict[Headers, list[int]] = {}
+        for head, found in indexes.items():  # lengths have several encodings
+            groups.setdefault(headers_of(head, counts[found[0]]), []).extend(found)
+        return groups
 
     @property
     def sizes(self) -> NDArray[np.int64]:

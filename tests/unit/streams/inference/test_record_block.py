@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.streams.inference import Record, RecordBlock, joined, keys, timestamps, values
+from inferd.streams.inference import RECORD, Record, RecordBlock, joined, keys, timestamps, values
 from tests.fixtures.record_blocks import block_of
 
 
@@ -58,3 +59,11 @@ def test_a_block_and_a_list_are_joined_to_a_list() -> None:
     assert isinstance(together, list)
     assert [record.offset for record in together] == [0, 1, 2, 3]
     assert joined([records]) is records
+
+
+def test_headers_whose_lengths_are_encoded_differently_are_the_same() -> None:
+    content = b"\x02a\x02b" + b"\x82\x00a\x82\x80\x00b"
+    rows = [(0, 0, 0, -1, 0, -1, 0, 4, 1), (1, 0, 4, -1, 4, -1, 4, 7, 1), (2, 0, 0, -1, 0, -1, 0, 4, 1)]
+    block = RecordBlock(content, np.array(rows, RECORD))
+    assert block.by_headers() == {(("a", b"b"),): [0, 2, 1]}
+    assert [record.headers for record in block] == [(("a", b"b"),)] * 3
