@@ -56,8 +56,8 @@ REJECTED_MAX = 2**24
 HEADERS_READ_MAX = 16_384
 """A record with more headers is rejected unread: a header of two bytes takes some 100 bytes in memory."""
 _SMALL_BYTES = 2**18
-_BLOCK_BYTES_MIN = 4_096
-"""For smaller fetches, columns do not pay."""
+_BLOCK_RECORDS_MIN = 32
+"""For batches of fewer records, columns do not pay. The batches of a fetch are alike."""
 _TIMESTAMP, _LAST_TIMESTAMP = slice(27, 35), slice(35, 43)
 
 
@@ -96,6 +96,10 @@ class RecordBatches:
     def size_in_bytes(self) -> int:
         """Size of the response, including an incomplete last batch."""
         return len(self._data)
+
+    def first_count(self) -> int:
+        """The number of records that the next batch claims."""
+        return _count_of(self._data[self._at : self._at + _HEADER_BYTES])
 
     def clear(self) -> None:
         """Frees the memory of the response, after the last batch was read."""
@@ -140,7 +144,7 @@ class PartitionRecords(fetcher.PartitionRecords):
         """Whether the records are better taken all at once, with `take`."""
         if self._taken is not None:
             return True
-        return self._tp.topic in self.lane_topics and self._records.size_in_bytes() >= _BLOCK_BYTES_MIN
+        return self._tp.topic in self.lane_topics and self._records.first_count() >= _BLOCK_RECORDS_MIN
 
     def take(self, records_max: int | None) -> Sequence[Any]:
         """The next records of a lane topic, up to a number: a `RecordBlock` if the kernel can read all records of the
