@@ -139,7 +139,7 @@ def test_requests_to_a_split_are_not_decoded_one_by_one(monkeypatch: pytest.Monk
     catalog = catalog_of(sum_model(1), sum_model(2))
     catalog.put_alias("sum", "champion", Alias(split=[SplitShare(1, 1.0), SplitShare(2, 1.0)]))
     monkeypatch.setattr(Scorer, "_prepare_one", None)
-    outcome = score(Scorer(catalog, Limits()), [pack([n, 1.0], id=f"r{n}") for n in range(50)])
+    outcome = score(Scorer(catalog, Limits()), [pack([float(n), 1.0], id=f"r{n}") for n in range(50)])
     assert [msgpack.unpackb(value)["prediction"] for value in outcome.values] == [n + 1.0 for n in range(50)]
 
 
