@@ -23,7 +23,15 @@ from inferd.streams.inference.outcome import CACHE_HIT, CACHE_MISS, Outcome
 from inferd.streams.inference.own_models import OwnRuntime, own_version
 from inferd.streams.inference.postprocess import compile_postprocess
 from inferd.streams.inference.prediction_costs import PredictionCosts
-from inferd.streams.inference.record_block import RECORD, BlockRecord, RecordBlock, joined, keys, timestamps, values
+from inferd.streams.inference.record_block import (
+    RECORD,
+    BlockRecord,
+    RecordBlock,
+    joined_records,
+    record_keys,
+    record_timestamps,
+    record_values,
+)
 from inferd.streams.inference.registry import (
     FormatReport,
     all_formats,
@@ -96,10 +104,9 @@ __all__ = [
     "internal_error",
     "is_equal_alone",
     "is_format",
-    "joined",
+    "joined_records",
     "kernels_fault",
     "kernels_in_use",
-    "keys",
     "label_codes",
     "library",
     "load_model",
@@ -110,11 +117,12 @@ __all__ = [
     "read_model",
     "recognise",
     "reconcile",
+    "record_keys",
+    "record_timestamps",
+    "record_values",
     "register",
     "rows_as_bytes",
     "scores_batches",
-    "timestamps",
     "unregister",
     "use_kernels",
-    "values",
 ]

@@ -28,7 +28,7 @@ from inferd.streams.inference.cache import PredictionCache, RowLookup, distinct_
 from inferd.streams.inference.catalog import ServedModel
 from inferd.streams.inference.inputs import Inputs, concatenate
 from inferd.streams.inference.outcome import CACHE_HIT, CACHE_MISS, Outcome, Reply
-from inferd.streams.inference.record_block import RecordBlock, joined, keys
+from inferd.streams.inference.record_block import RecordBlock, joined_records, record_keys
 from inferd.streams.inference.result_template import ResultTemplate
 from inferd.streams.inference.row_errors import RowErrors
 from inferd.streams.inference.runtime import Arrays
@@ -179,7 +179,7 @@ class MicroBatch:
     """Records being scored, with their groups and results."""
 
     def __init__(self, work: Work, limits: Limits) -> None:
-        records = joined([records for _, records in work]) if work else []
+        records = joined_records([records for _, records in work]) if work else []
         # Of a list a copy: records in other protocols are replaced.
         self.records = records if isinstance(records, RecordBlock) else list(records)
         self._keys: list[bytes | None] | None = None
@@ -207,7 +207,7 @@ class MicroBatch:
     def keys(self) -> list[bytes | None]:
         """The key of each record."""
         if self._keys is None:
-            self._keys = keys(self.records)
+            self._keys = record_keys(self.records)
         return self._keys
 
     @property

@@ -149,7 +149,7 @@ class RecordBlock(Sequence[BlockRecord]):
         return int(columns["key_at"][0]), int(columns["headers_at"][-1] + columns["headers_length"][-1])
 
 
-def joined(parts: Sequence[Sequence[Record]]) -> Sequence[Record]:
+def joined_records(parts: Sequence[Sequence[Record]]) -> Sequence[Record]:
     """The records of all parts, after each other: a block if all parts are."""
     if len(parts) == 1:
         return parts[0]
@@ -159,7 +159,7 @@ def joined(parts: Sequence[Sequence[Record]]) -> Sequence[Record]:
     return [record for part in parts for record in part]
 
 
-def timestamps(records: Sequence[Record]) -> list[int]:
+def record_timestamps(records: Sequence[Record]) -> list[int]:
     """The timestamp of each record."""
     if isinstance(records, RecordBlock):
         stamps: list[int] = records.columns["timestamp"].tolist()
@@ -167,12 +167,12 @@ def timestamps(records: Sequence[Record]) -> list[int]:
     return [record.timestamp for record in records]
 
 
-def keys(records: Sequence[Record]) -> list[bytes | None]:
+def record_keys(records: Sequence[Record]) -> list[bytes | None]:
     """The key of each record."""
     return records.keys() if isinstance(records, RecordBlock) else [record.key for record in records]
 
 
-def values(records: Sequence[Record]) -> Sequence[bytes]:
+def record_values(records: Sequence[Record]) -> Sequence[bytes]:
     """The value of each record; empty if it is null."""
     return records.values() if isinstance(records, RecordBlock) else [record.value or b"" for record in records]
 

@@ -57,7 +57,7 @@ from inferd.streams.inference.kernels import EnvelopeKernel, UnavailableError, l
 from inferd.streams.inference.micro_batch import MicroBatch, internal_error
 from inferd.streams.inference.needed_versions import NeededVersions
 from inferd.streams.inference.outcome import Outcome
-from inferd.streams.inference.record_block import RecordBlock, values
+from inferd.streams.inference.record_block import RecordBlock, record_values
 from inferd.streams.inference.row_errors import OF_ROWS, RowErrors, rows_apart
 from inferd.streams.inference.user_code import (
     Ask,
@@ -233,7 +233,7 @@ class Scorer:
         encoding = ENCODINGS.get(codec)
         if self._kernel is None or encoding is None or len(indexes) < self.kernel_min:
             return indexes
-        found, left = self._kernel.read(encoding, strings_at(indexes, values(batch.records)))
+        found, left = self._kernel.read(encoding, strings_at(indexes, record_values(batch.records)))
         for plain in found:
             bucket = buckets.setdefault((codec, plain.model_id, ()), Bucket())
             places = [indexes[place] for place in plain.indexes]

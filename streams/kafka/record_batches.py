@@ -38,7 +38,7 @@ from inferd.schemas.errors import (
     TooLargeError,
 )
 from inferd.schemas.limits import DEFAULT_LIMITS
-from inferd.streams.inference import BatchKernel, RecordBlock, UnavailableError, joined, library
+from inferd.streams.inference import BatchKernel, RecordBlock, UnavailableError, joined_records, library
 from inferd.streams.kafka.compression import decompress
 
 CREATE_TIME = 0
@@ -169,7 +169,7 @@ class PartitionRecords(fetcher.PartitionRecords):
             if part:
                 parts.append(part)
             self.next_fetch_offset = max(self.next_fetch_offset, _end_of(raw))
-        return joined(parts) if parts else []
+        return joined_records(parts) if parts else []
 
     def _unpack_records(self) -> Iterator[Any]:
         as_they_are = self._tp.topic in self.lane_topics

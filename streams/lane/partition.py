@@ -21,7 +21,7 @@ from aiokafka import TopicPartition
 from numpy.typing import NDArray
 
 from inferd.streams.group import Records
-from inferd.streams.inference import RecordBlock, joined
+from inferd.streams.inference import RecordBlock, joined_records
 from inferd.streams.lane.output_batch import OutputBatch
 from inferd.streams.state import TablePartition
 
@@ -233,7 +233,7 @@ class Partition:
             self._count_queued(-size)
             self.next_take = records[-1].offset + 1
         self._check_offsets()
-        return joined(taken)
+        return joined_records(taken)
 
     def _split(self, records: Records, rows_max: int, bytes_max: int, *, at_least: bool) -> tuple[Records, int]:
         """The first of `records` that fit, and their bytes; the others return to the front of the queue."""

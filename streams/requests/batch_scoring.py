@@ -15,7 +15,7 @@ from inferd.streams.inference import (
     Outcome,
     Work,
     halve,
-    timestamps,
+    record_timestamps,
 )
 from inferd.streams.inference.cache import PredictionCache
 from inferd.streams.prediction_runner import PredictionRunner
@@ -103,7 +103,7 @@ class BatchScoring:
         step_timer: StepTimer,
     ) -> Outcome:
         now_ms = int(self._clock() * 1000)
-        stamps = [stamp for _, records in work for stamp in timestamps(records)]
+        stamps = [stamp for _, records in work for stamp in record_timestamps(records)]
         self._measures.observe_step("receive", self._measures.queue.observe_since(stamps, now_ms))
         batch = scorer.prepare(work, now_ms, cache, fill_direct, step_timer.finish)
         await self._runner.run(tenant, batch.groups)

@@ -23,7 +23,7 @@ from inferd.streams.inference import (
     Outcome,
     Record,
     Scorer,
-    keys,
+    record_keys,
 )
 from inferd.streams.inference.cache import HTTP_PARTITION
 from inferd.streams.kafka import Destinations, Outgoing, result_record_bytes_max
@@ -229,7 +229,7 @@ class RequestProcessor:
         output = OutputBatch(records[-1].offset + 1, len(records), timestamps, tally)
         shared = _shared_headers(outcome, span)
         headers = self._usual_headers(timestamps, timing, shared or NO_HEADERS)
-        results = _results(keys(records), values, timestamps, headers, outcome.variants.of(span))
+        results = _results(record_keys(records), values, timestamps, headers, outcome.variants.of(span))
         if outcome.cache_marks:
             self._mark(results, outcome.cache_marks[span.start : span.stop])
         output.by_topic[self._results, tp.partition] = results

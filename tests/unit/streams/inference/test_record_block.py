@@ -8,7 +8,15 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.streams.inference import RECORD, Record, RecordBlock, joined, keys, timestamps, values
+from inferd.streams.inference import (
+    RECORD,
+    Record,
+    RecordBlock,
+    joined_records,
+    record_keys,
+    record_timestamps,
+    record_values,
+)
 from tests.fixtures.record_blocks import block_of
 
 
@@ -32,9 +40,9 @@ def same(block: RecordBlock, records: list[Plain]) -> None:
     for made in (singles, list(block), [block[place - len(records)] for place in range(len(records))]):
         assert [Plain(r.offset, r.timestamp, r.key, r.value, r.headers) for r in made] == records
     for each in (block, records):
-        assert timestamps(each) == [record.timestamp for record in records]
-        assert keys(each) == [record.key for record in records]
-        assert list(values(each)) == [record.value or b"" for record in records]
+        assert record_timestamps(each) == [record.timestamp for record in records]
+        assert record_keys(each) == [record.key for record in records]
+        assert list(record_values(each)) == [record.value or b"" for record in records]
     found = sorted((index, given) for given, indexes in block.by_headers().items() for index in indexes)
     assert found == [(index, record.headers) for index, record in enumerate(records)]
 
@@ -48,17 +56,17 @@ def test_a_block_is_a_list_of_its_records(records: list[Plain], start: int, stop
 
 @given(st.lists(st.tuples(RECORDS, st.integers(0, 5), st.integers(0, 12)), min_size=1, max_size=5))
 def test_parts_of_blocks_are_joined(parts: list[tuple[list[Plain], int, int]]) -> None:
-    together = joined([block_of(records)[start:stop] for records, start, stop in parts])
+    together = joined_records([block_of(records)[start:stop] for records, start, stop in parts])
     assert isinstance(together, RecordBlock)
     same(together, [record for records, start, stop in parts for record in records[start:stop]])
 
 
 def test_a_block_and_a_list_are_joined_to_a_list() -> None:
     records: list[Record] = [Plain(n, 0, None, b"v", ()) for n in range(4)]
-    together = joined([block_of(records[:2]), records[2:]])
+    together = joined_records([block_of(records[:2]), records[2:]])
     assert isinstance(together, list)
     assert [record.offset for record in together] == [0, 1, 2, 3]
-    assert joined([records]) is records
+    assert joined_records([records]) is records
 
 
 def test_headers_whose_lengths_are_encoded_differently_are_the_same() -> None:
