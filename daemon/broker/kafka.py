@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import logging
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from inferd.daemon.broker.data_dir import DataDir, Marker
-from inferd.daemon.broker.errors import BrokerError, BrokerStartError, PortTakenError
+from inferd.daemon.broker.errors import BrokerStartError, PortTakenError
 from inferd.daemon.broker.jars import JarLock, ensure_jars, read_lock
 from inferd.daemon.broker.jvm import (
     Java,
@@ -21,6 +18,7 @@ from inferd.daemon.broker.jvm import (
 )
 from inferd.daemon.broker.log_excerpt import likely_cause, log_tail_of, read_from
 from inferd.daemon.broker.probe import cluster_id_at, free_port, is_port_free
+from inferd.daemon.broker.server import EmbeddedServer
 from inferd.daemon.broker.server_config import (
     java_options,
     render_logging,
@@ -31,19 +29,20 @@ from inferd.daemon.broker.settings import EmbeddedKafkaSettings
 from inferd.daemon.broker.startup_cache import StartupCache
 
 START_TRIES = 3
-POLL_S = 0.05
 STARTUP_CACHE_WRITE_S = 60.0
 PORT_CLASH = "Address already in use"
 
 logger = logging.getLogger(__name__)
 
 
-class EmbeddedKafka:
+class EmbeddedKafka(EmbeddedServer):
     """Start and stop one Kafka broker; also a context manager. Synchronous: use a thread in async code.
 
     Not thread-safe. A restart keeps the data and the port. The broker never outlives this process. `report` receives
     one line for each slow step; by default it is logged.
     """
+
+    what, poll_s = "the broker", 0.05
 
     def __init__(
         self,
@@ -56,7 +55,7 @@ class EmbeddedKafka:
         self._lock = lock or read_lock()
         self._data_dir = DataDir(self.settings.data_dir)
         self._port = self.settings.port
-        self._process: WatchedProcess | None = None
+        super().__init__(self.settings.start_timeout_s, self.settings.stop_timeout_s)
         self._startup_cache: StartupCache | None = None
 
     @property
@@ -75,16 +74,6 @@ class EmbeddedKafka:
         """Version of Apache Kafka."""
         return self._lock.version
 
-    @property
-    def running(self) -> bool:
-        """Whether the broker's process is running."""
-        return self._process is not None and self._process.poll() is None
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the broker; None if it is not running."""
-        return self._process.pid if self._process is not None and self._process.poll() is None else None
-
     def start(self) -> None:
         """Start the broker and return once it answers. Raises BrokerError."""
         if self.running:
@@ -99,41 +88,15 @@ class EmbeddedKafka:
             self.kill()
             raise
 
-    def stop(self) -> None:
-        """Stop the broker: SIGTERM, then SIGKILL after `stop_timeout_s`."""
-        if self._process is not None and self.running:
-            timeout_s = self.settings.stop_timeout_s
-            if self._startup_cache is not None and self._startup_cache.is_recording:
-                self._report("writing the broker's start-up cache (once, takes a few seconds)")
-                timeout_s += STARTUP_CACHE_WRITE_S
-            self._process.terminate()
-            if self._process.wait(timeout_s) is None:
-                logger.warning("the broker did not stop within %.0f s, killing it", timeout_s)
-                self._process.kill()
-            elif self._startup_cache is not None:
-                self._startup_cache.keep()
-        self._reset()
-
-    def kill(self) -> None:
-        """Kill the broker (SIGKILL), as a crash does. The data stays."""
-        if self._process is not None:
-            self._process.kill()
-        self._reset()
-
-    def wait(self, timeout_s: float) -> int | None:
-        """Exit code if the broker ends within `timeout_s`, else None. Raises BrokerError if it was never started."""
-        if self._process is None:
-            raise BrokerError("the broker was not started: call start() first")
-        return self._process.wait(timeout_s)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
+    def _terminate(self, process: WatchedProcess, timeout_s: float) -> bool:
+        cache = self._startup_cache
+        if cache is not None and cache.is_recording:
+            self._report("writing the broker's start-up cache (once, takes a few seconds)")
+            timeout_s += STARTUP_CACHE_WRITE_S
+        stopped = super()._terminate(process, timeout_s)
+        if stopped and cache is not None:
+            cache.keep()
+        return stopped
 
     def _start_on(self, java: Java, marker: Marker) -> None:
         self._startup_cache = StartupCache(java) if self.settings.startup_cache else None
@@ -201,25 +164,12 @@ class EmbeddedKafka:
         log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
         self._process = WatchedProcess(command, self._data_dir.output_path, self._data_dir.lock_fds)
         self._data_dir.write_owner(self._process.pid, self.bootstrap_servers)
-        self._wait_until_answering(self._process, marker, log_start)
-
-    def _wait_until_answering(self, process: WatchedProcess, marker: Marker, log_start: int) -> None:
-        deadline = time.monotonic() + self.settings.start_timeout_s
-        while cluster_id_at(self.settings.host, self._port) != marker.cluster_id:
-            code = process.poll()
-            if code is not None or time.monotonic() >= deadline:
-                process.kill()
-                raise self._start_failed(code, log_start)
-            time.sleep(POLL_S)
-
-    def _start_failed(self, code: int | None, log_start: int) -> BrokerStartError:
-        output = read_from(self.log_path, log_start) + read_from(self._data_dir.output_path, 0)
-        if code is None:
-            what = f"did not answer within {self.settings.start_timeout_s:g} s"
-        else:
-            what = f"ended with exit code {code} while it was starting"
-        return BrokerStartError(
-            f"the broker {what}: {likely_cause(output)}; its log is {self.log_path}", log_tail_of(output), code
+        self._wait_until(
+            lambda: cluster_id_at(self.settings.host, self._port) == marker.cluster_id,
+            self._process,
+            lambda code: self._start_failed(
+                code, read_from(self.log_path, log_start) + read_from(self._data_dir.output_path, 0)
+            ),
         )
 
     def _write_server_properties(self, kafka_dir: Path) -> Path:
@@ -242,5 +192,5 @@ class EmbeddedKafka:
         if self._startup_cache is not None:
             self._startup_cache.discard()
         self._startup_cache = None
-        self._process = None
+        super()._reset()
         self._data_dir.release()

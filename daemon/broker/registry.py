@@ -7,26 +7,23 @@ import http.client
 import logging
 import shutil
 import tempfile
-import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from inferd.daemon.broker.errors import BrokerError, BrokerSettingError, BrokerStartError, PortTakenError
+from inferd.daemon.broker.errors import BrokerError, BrokerSettingError, PortTakenError
 from inferd.daemon.broker.jars import APICURIO, JarLock, ensure_jars, read_lock
 from inferd.daemon.broker.jvm import WatchedProcess, find_java
-from inferd.daemon.broker.log_excerpt import likely_cause, log_tail_of, read_from
+from inferd.daemon.broker.log_excerpt import read_from
 from inferd.daemon.broker.probe import free_port, is_port_free
+from inferd.daemon.broker.server import EmbeddedServer
 from inferd.daemon.broker.settings import default_cache_dir, default_data_dir
 from inferd.daemon.loopback import is_loopback
 from inferd.streams.private_directory import private_directory
 
 API = "/apis/ccompat/v7"
 """Path of the API that is compatible with Confluent Schema Registry."""
-POLL_S = 0.1
 ANSWERS_WITHIN_S = 5.0
 RESERVED_CHARACTERS = ";\\\"'"  # they end the path in the address of the database
 
@@ -64,11 +61,13 @@ class EmbeddedRegistrySettings:
             )
 
 
-class EmbeddedRegistry:
+class EmbeddedRegistry(EmbeddedServer):
     """Start and stop one schema registry; also a context manager. Synchronous, like `EmbeddedKafka`.
 
     Not thread-safe. A restart keeps the schemas and the port. The registry never outlives this process.
     """
+
+    what, poll_s = "the registry", 0.1
 
     def __init__(
         self,
@@ -80,7 +79,7 @@ class EmbeddedRegistry:
         self._report = report
         self._lock = lock or read_lock(APICURIO)
         self._port = self.settings.port
-        self._process: WatchedProcess | None = None
+        super().__init__(self.settings.start_timeout_s, self.settings.stop_timeout_s)
 
     @property
     def url(self) -> str:
@@ -98,16 +97,6 @@ class EmbeddedRegistry:
         """What the registry has printed since its last start."""
         return self.settings.data_dir / "registry.log"
 
-    @property
-    def running(self) -> bool:
-        """Whether the registry's process is running."""
-        return self._process is not None and self._process.poll() is None
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the registry; None if it is not running."""
-        return self._process.pid if self._process is not None and self.running else None
-
     def start(self) -> None:
         """Start the registry and return once it answers. Raises BrokerError."""
         if self.running:
@@ -121,40 +110,10 @@ class EmbeddedRegistry:
             raise self._port_taken()
         self._process = WatchedProcess([str(java), *self._options(), "-jar", str(runner)], self.log_path, ())
         try:
-            self._wait_until_answering(self._process)
+            self._wait_until(self._answers, self._process, self._failed)
         except BaseException:
             self.kill()
             raise
-
-    def stop(self) -> None:
-        """Stop the registry: SIGTERM, then SIGKILL after `stop_timeout_s`."""
-        if self._process is not None and self.running:
-            self._process.terminate()
-            if self._process.wait(self.settings.stop_timeout_s) is None:
-                logger.warning("the registry did not stop within %.0f s, killing it", self.settings.stop_timeout_s)
-                self._process.kill()
-        self._process = None
-
-    def kill(self) -> None:
-        """Kill the registry (SIGKILL), as a crash does. The schemas stay."""
-        if self._process is not None:
-            self._process.kill()
-        self._process = None
-
-    def wait(self, timeout_s: float) -> int | None:
-        """Exit code if the registry ends within `timeout_s`, else None. Raises BrokerError if it was never started."""
-        if self._process is None:
-            raise BrokerError("the registry was not started: call start() first")
-        return self._process.wait(timeout_s)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def _options(self) -> list[str]:
         # Without a delay, so that no schema is lost if the process is killed: its id is in records already.
@@ -169,15 +128,6 @@ class EmbeddedRegistry:
             "-Dquarkus.log.level=WARN",
         ]
 
-    def _wait_until_answering(self, process: WatchedProcess) -> None:
-        deadline = time.monotonic() + self.settings.start_timeout_s
-        while not self._answers():
-            code = process.poll()
-            if code is not None or time.monotonic() >= deadline:
-                process.kill()
-                raise self._start_failed(code)
-            time.sleep(POLL_S)
-
     def _answers(self) -> bool:
         connection = http.client.HTTPConnection(self.settings.host, self._port, timeout=ANSWERS_WITHIN_S)
         try:
@@ -188,17 +138,10 @@ class EmbeddedRegistry:
         finally:
             connection.close()
 
-    def _start_failed(self, code: int | None) -> BrokerError:
-        output = read_from(self.log_path, 0)
+    def _failed(self, code: int | None) -> BrokerError:
         if code is not None and not is_port_free(self.settings.host, self._port):
             return self._port_taken()
-        if code is None:
-            what = f"did not answer within {self.settings.start_timeout_s:g} s"
-        else:
-            what = f"ended with exit code {code} while it was starting"
-        return BrokerStartError(
-            f"the registry {what}: {likely_cause(output)}; its log is {self.log_path}", log_tail_of(output), code
-        )
+        return self._start_failed(code, read_from(self.log_path, 0))
 
     def _port_taken(self) -> PortTakenError:
         return PortTakenError(
