@@ -138,6 +138,7 @@ class PartitionRecords(fetcher.PartitionRecords):
     _taken: Sequence[Any] | None = None
     """What is left of the records."""
     _end = 0
+    _fault: UnreadableLogError | None = None
 
     @property
     def comes_in_blocks(self) -> bool:
@@ -148,27 +149,35 @@ class PartitionRecords(fetcher.PartitionRecords):
 
     def take(self, records_max: int | None) -> Sequence[Any]:
         """The next records of a lane topic, up to a number: a `RecordBlock` if the kernel can read all records of the
-        fetch, otherwise a list. `exhausted` says whether there are more."""
+        fetch, otherwise a list. `exhausted` says whether there are more.
+
+        `UnreadableLogError` after those in front of an invalid batch."""
         if self._taken is None:
             first = self.next_fetch_offset
             self._taken, self._end = self._all(), self.next_fetch_offset
-            self._records.clear()  # the records have a copy
             self.next_fetch_offset = first
+            self._records.clear()  # the records have a copy
+        if self._fault is not None and not self._taken:
+            raise self._fault
         taken, self._taken = self._taken[:records_max], self._taken[records_max or len(self._taken) :]
-        self.exhausted = not self._taken
-        self.next_fetch_offset = self._end if self.exhausted else taken[-1].offset + 1
+        self.exhausted = not self._taken and self._fault is None
+        self.next_fetch_offset = taken[-1].offset + 1 if self._taken else self._end
         return taken
 
     def _all(self) -> Sequence[Any]:
+        """All records in front of the first invalid batch, which becomes the fault."""
         parts: list[Sequence[Any]] = []
-        for raw in self._batches():
-            records = self._checked(raw, in_blocks=True)
-            part = records if isinstance(records, RecordBlock) else list(records)
-            if part and part[0].offset < self.next_fetch_offset:  # the fetch began within this batch
-                part = part[bisect_left(part, self.next_fetch_offset, key=_offset_of) :]
-            if part:
-                parts.append(part)
-            self.next_fetch_offset = max(self.next_fetch_offset, _end_of(raw))
+        try:
+            for raw in self._batches():
+                records = self._checked(raw, in_blocks=True)
+                part = records if isinstance(records, RecordBlock) else list(records)
+                if part and part[0].offset < self.next_fetch_offset:  # the fetch began within this batch
+                    part = part[bisect_left(part, self.next_fetch_offset, key=_offset_of) :]
+                if part:
+                    parts.append(part)
+                self.next_fetch_offset = max(self.next_fetch_offset, _end_of(raw))
+        except UnreadableLogError as error:
+            self._fault = error
         return joined_records(parts) if parts else []
 
     def _unpack_records(self) -> Iterator[Any]:
@@ -276,12 +285,18 @@ class FetchResult(fetcher.FetchResult):
     def getall(self, max_records: int | None = None) -> Sequence[Any]:
         stock: Any = super()  # aiokafka leaves its methods untyped
         records: Any = self._partition_records
-        if records is None or not records.comes_in_blocks:
+        if records is None:  # it was dropped with its fault
+            return []
+        if not records.comes_in_blocks:
             read: list[Any] = stock.getall(max_records)
             return read
         if not stock.check_assignment(self._topic_partition):
             return []
-        taken: Sequence[Any] = records.take(max_records)
+        try:
+            taken: Sequence[Any] = records.take(max_records)
+        except UnreadableLogError:
+            self._partition_records = None  # it is fetched again
+            raise
         stock._update_position()  # noqa: SLF001
         if records.exhausted:
             self._partition_records = None
