@@ -8,17 +8,17 @@ code made them, because creating a `ConsumerRecord` takes as long as scoring a r
 
 Follows the record batch format v2, https://kafka.apache.org/documentation/#recordbatch.
 
-Private names used, each covered by `tests/unit/streams/kafka/test_record_batches.py`: the names `PartitionRecords`,
-`MemoryRecords` and `FetchResult` in `aiokafka.consumer.fetcher` (replaced, because the fetcher makes them itself), of
-`FetchResult` the attributes `_partition_records`, `_topic_partition` and the method `_update_position`, and of
-`PartitionRecords` the methods `_unpack_records` (the hook), `_consume_aborted_up_to`, `_contains_abort_marker`,
+Private names used, each covered by `tests/unit/streams/kafka/test_record_batches.py`: the names `PartitionRecords` and
+`MemoryRecords` in `aiokafka.consumer.fetcher` (replaced, because the fetcher makes them itself); of `FetchResult` the
+method `getall` (replaced), the attributes `_partition_records`, `_topic_partition` and the method `_update_position`;
+and of `PartitionRecords` the methods `_unpack_records` (the hook), `_consume_aborted_up_to`, `_contains_abort_marker`,
 `_consumer_record` and the attributes `_tp`, `_records`, `_check_crcs`, `_isolation_level`, `_aborted_producers`.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import repeat
@@ -279,28 +279,28 @@ class PartitionRecords(fetcher.PartitionRecords):
             yield from _rejected(raw, range(due, min(end, due + max(1, _count_of(raw) - read))), unread)
 
 
-class FetchResult(fetcher.FetchResult):
-    """aiokafka's result of a fetch from one partition, which hands over blocks."""
+_stock_getall: Callable[[Any, int | None], list[Any]] = fetcher.FetchResult.getall
 
-    def getall(self, max_records: int | None = None) -> Sequence[Any]:
-        stock: Any = super()  # aiokafka leaves its methods untyped
-        records: Any = self._partition_records
-        if records is None:  # it was dropped with its fault
-            return []
-        if not records.comes_in_blocks:
-            read: list[Any] = stock.getall(max_records)
-            return read
-        if not stock.check_assignment(self._topic_partition):
-            return []
-        try:
-            taken: Sequence[Any] = records.take(max_records)
-        except UnreadableLogError:
-            self._partition_records = None  # it is fetched again
-            raise
-        stock._update_position()  # noqa: SLF001
-        if records.exhausted:
-            self._partition_records = None
-        return taken
+
+def take_all(result: Any, max_records: int | None = None) -> Sequence[Any]:
+    """`FetchResult.getall`, which hands over blocks."""
+    records = result._partition_records  # noqa: SLF001
+    if records is None:  # it was dropped with its fault
+        return []
+    # Results of fetches before the installation have aiokafka's own reader.
+    if not isinstance(records, PartitionRecords) or not records.comes_in_blocks:
+        return _stock_getall(result, max_records)
+    if not result.check_assignment(result._topic_partition):  # noqa: SLF001
+        return []
+    try:
+        taken = records.take(max_records)
+    except UnreadableLogError:
+        result._partition_records = None  # noqa: SLF001  # it is fetched again
+        raise
+    result._update_position()  # noqa: SLF001
+    if records.exhausted:
+        result._partition_records = None  # noqa: SLF001
+    return taken
 
 
 def _batch_kernel() -> BatchKernel | None:
@@ -376,8 +376,9 @@ def install_batch_checks(lane_topics: set[str], expanded_bytes_max: int) -> None
     """Installs the reader in aiokafka's fetcher, for every consumer of this process; repeated calls have no effect."""
     PartitionRecords.lane_topics = lane_topics
     PartitionRecords.expanded_bytes_max = expanded_bytes_max
-    replacements = {"PartitionRecords": PartitionRecords, "MemoryRecords": RecordBatches, "FetchResult": FetchResult}
-    for name, replacement in replacements.items():
+    # Of this class instances may exist, which aiokafka tells from errors by their type: only a method is replaced.
+    setattr(fetcher.FetchResult, "getall", take_all)  # noqa: B010  # for mypy it is a method
+    for name, replacement in (("PartitionRecords", PartitionRecords), ("MemoryRecords", RecordBatches)):
         setattr(fetcher, name, replacement)
 
 

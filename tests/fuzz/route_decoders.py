@@ -119,6 +119,7 @@ def _event_seeds() -> list[bytes]:
     found: list[tuple[bytes, list[tuple[str, bytes | None]]]] = [
         (b'{"a":1}', [("content-type", b"application/json"), *binary]),
         (b"\x81\xa1a\x01", [*binary]),
+        (b"{", [*structured]),
         (json.dumps({**attributes, "data": {"a": 1}}, indent=1).encode(), [*structured]),
         (json.dumps({"data_base64": "gaFhAQ==", **attributes}).encode(), [*structured]),
         (json.dumps({**attributes, "data": {"a": 1}}).encode().replace(b'"data"', b'"d\\u0061ta"'), [*structured]),
@@ -138,7 +139,7 @@ def _oip_seeds() -> list[bytes]:
     }
     texts = [json.dumps({"id": "q", "inputs": [each]}).encode() for each in (tensor, matrix, binary)]
     length = ("inference-header-content-length", b"%d" % len(texts[2]))
-    return [pack_record(texts[0], []), pack_record(texts[1], []), pack_record(texts[2] + b"\1\2", [length])]
+    return [pack_record(b"{", []), pack_record(texts[0], []), pack_record(texts[1], []), pack_record(texts[2] + b"\1\2", [length])]
 
 
 def _text(data: bytes) -> str:

@@ -20,7 +20,6 @@ from inferd.streams.inference import RecordBlock, kernels_fault
 from inferd.streams.kafka import record_batches
 from inferd.streams.kafka.record_batches import (
     HEADERS_READ_MAX,
-    FetchResult,
     PartitionRecords,
     RecordBatches,
     UnreadableLogError,
@@ -44,6 +43,7 @@ MESSAGES: list[Message] = [
 def lane_topic(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PartitionRecords, "lane_topics", {"lane"})
     monkeypatch.setattr(PartitionRecords, "expanded_bytes_max", 64_000_000)
+    monkeypatch.setattr(fetcher.FetchResult, "getall", record_batches.take_all)
 
 
 def batch_of(messages: list[Message], codec: int = NONE, first: int = 0) -> bytearray:
@@ -203,7 +203,7 @@ def test_decompression_only_changes_codec_and_length() -> None:
 
 def test_install_replaces_aiokafkas_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails when aiokafka's fetcher no longer makes its readers by these names."""
-    for name in ("PartitionRecords", "MemoryRecords", "FetchResult"):
+    for name in ("PartitionRecords", "MemoryRecords"):
         assert name in fetcher.Fetcher._proc_fetch_request.__code__.co_names
         monkeypatch.setattr(fetcher, name, getattr(fetcher, name))
     record_batches.install_batch_checks({"t"}, 5)
@@ -215,10 +215,10 @@ def test_install_replaces_aiokafkas_reader(monkeypatch: pytest.MonkeyPatch) -> N
     assert {"_tp", "_records", "_check_crcs", "_isolation_level", "_aborted_producers"} <= set(
         stock.__init__.__code__.co_names
     )
-    assert fetcher.FetchResult is FetchResult
-    stock = FetchResult.__mro__[1]
-    assert {"_partition_records", "_topic_partition"} <= set(stock.__init__.__code__.co_names)
-    assert {"getall", "check_assignment", "_update_position", "has_more"} <= set(vars(stock))
+    result: Any = fetcher.FetchResult
+    assert result.getall is record_batches.take_all
+    assert {"_partition_records", "_topic_partition"} <= set(result.__init__.__code__.co_names)
+    assert {"check_assignment", "_update_position", "has_more"} <= set(vars(result))
     assert fetcher.READ_COMMITTED == record_batches.READ_COMMITTED
 
 
@@ -261,7 +261,7 @@ class State:
 @pytest.mark.parametrize("first", [31, 32])
 def test_a_fetch_result_hands_over_all_records_in_parts(records_max: int | None, first: int) -> None:
     messages: list[Message] = [(b"k%d" % n, b"v", []) for n in range(50)]
-    made: Any = FetchResult
+    made: Any = fetcher.FetchResult
     state = State()
     log = batch_of(messages[:first]) + batch_of(messages[first:], first=first)
     result = made(LANE, assignment=state, partition_records=reader(log), backoff=0)
@@ -280,7 +280,7 @@ def test_a_corrupt_batch_is_neither_skipped_nor_does_it_hide_those_before(place:
     messages: list[Message] = [(b"k", b"v", [])] * 40
     batches = [batch_of(messages, first=40 * n) for n in range(3)]
     batches[place][8:12] = (5).to_bytes(4, "big")  # shorter than its header
-    made: Any = FetchResult
+    made: Any = fetcher.FetchResult
     state = State()
     result = made(LANE, assignment=state, partition_records=reader(*batches), backoff=0)
     taken = []
@@ -300,8 +300,16 @@ def test_the_response_is_freed_when_its_records_have_been_copied() -> None:
     assert in_blocks.comes_in_blocks
 
 
+def test_a_fetch_from_before_the_installation_is_read_by_aiokafkas_reader() -> None:
+    made: Any = fetcher.FetchResult
+    stock: Any = PartitionRecords.__mro__[1]
+    records: Any = stock(LANE, RecordBatches(b""), [], 0, None, None, False, 0)
+    result: Any = made(LANE, assignment=State(), partition_records=records, backoff=0)
+    assert result.getall(5) == []
+
+
 def test_a_fetch_result_is_dropped_after_a_seek() -> None:
-    made: Any = FetchResult
+    made: Any = fetcher.FetchResult
     state = State()
     messages: list[Message] = [(b"k", b"v" * 200, [])] * 50
     result = made(LANE, assignment=state, partition_records=reader(batch_of(messages)), backoff=0)
