@@ -138,14 +138,16 @@ class PartitionRecords(fetcher.PartitionRecords):
     _taken: Sequence[Any] | None = None
     """What is left of the records."""
     _end = 0
+    _in_blocks: bool | None = None
     _fault: UnreadableLogError | None = None
 
     @property
     def comes_in_blocks(self) -> bool:
-        """Whether the records are better taken all at once, with `take`."""
-        if self._taken is not None:
-            return True
-        return self._tp.topic in self.lane_topics and self._records.first_count() >= _BLOCK_RECORDS_MIN
+        """Whether the records are better taken all at once, with `take`. Decided once: one reader reads them all."""
+        if self._in_blocks is None:
+            lane = self._tp.topic in self.lane_topics
+            self._in_blocks = lane and self._records.first_count() >= _BLOCK_RECORDS_MIN
+        return self._in_blocks
 
     def take(self, records_max: int | None) -> Sequence[Any]:
         """The next records of a lane topic, up to a number: a `RecordBlock` if the kernel can read all records of the

@@ -139,7 +139,12 @@ def _oip_seeds() -> list[bytes]:
     }
     texts = [json.dumps({"id": "q", "inputs": [each]}).encode() for each in (tensor, matrix, binary)]
     length = ("inference-header-content-length", b"%d" % len(texts[2]))
-    return [pack_record(b"{", []), pack_record(texts[0], []), pack_record(texts[1], []), pack_record(texts[2] + b"\1\2", [length])]
+    return [
+        pack_record(b"{", []),
+        pack_record(texts[0], []),
+        pack_record(texts[1], []),
+        pack_record(texts[2] + b"\1\2", [length]),
+    ]
 
 
 def _text(data: bytes) -> str:

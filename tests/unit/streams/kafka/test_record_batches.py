@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import islice
+from itertools import accumulate, islice, pairwise
 from typing import Any
 
 import cramjam
@@ -258,18 +258,19 @@ class State:
 
 
 @pytest.mark.parametrize("records_max", [1, 7, 50, None])
-@pytest.mark.parametrize("first", [31, 32])
-def test_a_fetch_result_hands_over_all_records_in_parts(records_max: int | None, first: int) -> None:
-    messages: list[Message] = [(b"k%d" % n, b"v", []) for n in range(50)]
+@pytest.mark.parametrize("sizes", [(31, 19), (32, 18), (10, 40, 40), (40, 3, 40)])
+def test_a_fetch_result_hands_over_all_records_in_parts(records_max: int | None, sizes: tuple[int, ...]) -> None:
+    messages: list[Message] = [(b"k%d" % n, b"v", []) for n in range(sum(sizes))]
     made: Any = fetcher.FetchResult
     state = State()
-    log = batch_of(messages[:first]) + batch_of(messages[first:], first=first)
-    result = made(LANE, assignment=state, partition_records=reader(log), backoff=0)
+    starts = list(accumulate(sizes, initial=0))
+    log = [batch_of(messages[start:end], first=start) for start, end in pairwise(starts)]
+    result = made(LANE, assignment=state, partition_records=reader(*log), backoff=0)
     taken = []
     while result.has_more():
         part = result.getall(records_max)
-        assert len(part) <= (records_max or 50)
-        assert isinstance(part, RecordBlock) == (first >= 32 and kernels_fault() is None)
+        assert len(part) <= (records_max or len(messages))
+        assert isinstance(part, RecordBlock) == (sizes[0] >= 32 and kernels_fault() is None) or not part
         taken += part
         assert state.position == taken[-1].offset + 1
     assert plain(taken) == messages
@@ -295,6 +296,7 @@ def test_a_corrupt_batch_is_neither_skipped_nor_does_it_hide_those_before(place:
 
 def test_the_response_is_freed_when_its_records_have_been_copied() -> None:
     in_blocks = reader(batch_of([(b"k", b"v" * 200, [])] * 50))
+    assert in_blocks.comes_in_blocks
     assert len(in_blocks.take(10)) == 10
     assert in_blocks._records.size_in_bytes() == 0
     assert in_blocks.comes_in_blocks
