@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import count
 
-import numpy as np
-from numpy.typing import NDArray
-
 from inferd.streams.inference.kernels.compiled import Library
-from inferd.streams.inference.kernels.rows import ENCODINGS, CompiledSchema, Encoding, Entry, RowSchema, plain_text
-from inferd.streams.inference.spans import Spans
+from inferd.streams.inference.kernels.rows import CompiledSchema, Entry, MatrixKernel, RowSchema, plain_text
 
 _NAME = 3
 _ROOT = 0
 _STEPS_MAX = 64
 
 
-class RecordKernel:
-    """The compiled paths of the features of one model. Thread-safe: calls only read it."""
+class RecordKernel(MatrixKernel):
+    """Reads the features of one model at paths of records."""
 
     def __init__(
         self, library: Library, schema: RowSchema, paths: Sequence[Sequence[str]], rejected: str | None
@@ -30,38 +26,8 @@ class RecordKernel:
         if len(paths) != len(schema.names) or any(feature not in range(len(paths)) for feature in schema.categories):
             raise ValueError("the features of the schema disagree")
         names = _names(paths, rejected)
-        self._features, self._names = len(paths), len(names)
-        self._nodes = len({name.owner for name in names})
-        self._schema, self._read = CompiledSchema(library, schema, names), library.read_records
-
-    def read(self, encoding: Encoding, records: Sequence[bytes]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """The rows of records that the kernel can read, float64 (readable records, features), C-contiguous, NaN where a
-        value is missing; and which these are, bool (records,).
-
-        `MemoryError` if there is no memory for the names of a record.
-        """
-        spans = Spans.of(records)
-        matrix, fits = np.empty((len(records), self._features)), np.empty(len(records), np.bool_)
-        return matrix[: self.read_into(matrix, fits, encoding, spans.content, spans.starts, spans.ends)], fits
-
-    def read_into(
-        self,
-        matrix: NDArray[np.float64],
-        fits: NDArray[np.bool_],
-        encoding: Encoding,
-        content: bytes | int,
-        starts: NDArray[np.int64],
-        ends: NDArray[np.int64],
-    ) -> int:
-        """Like `read`, for records within bytes or the memory at an address, given where each starts and ends; returns
-        the number of records read."""
-        read: int = self._read(
-            self._schema.at, self._names, self._nodes, ENCODINGS.index(encoding), content,
-            starts.ctypes.data, ends.ctypes.data, len(ends), matrix.ctypes.data, fits.ctypes.data,
-        )  # fmt: skip
-        if read < 0:
-            raise MemoryError(f"names of {self._features} features")
-        return read
+        nodes = len({name.owner for name in names})
+        super().__init__(library.read_records, len(paths), CompiledSchema(library, schema, names), len(names), nodes)
 
 
 def _names(paths: Sequence[Sequence[str]], rejected: str | None) -> list[Entry]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
@@ -48,23 +48,16 @@ class _Schema(ctypes.Structure):
     ]
 
 
-class RowKernel:
-    """The compiled schema of one model. Thread-safe: calls only read it."""
+class MatrixKernel:
+    """Reads encoded rows into a matrix, by a compiled schema. Thread-safe: calls only read it."""
 
-    def __init__(self, library: Library, schema: RowSchema) -> None:
-        features = range(len(schema.names))
-        refers_to = (*schema.order, *schema.categories)
-        if len(schema.omissible) != len(features) or not all(each in features for each in refers_to):
-            raise ValueError("the features of the schema disagree")
-        names = [Entry(_NAMES, _NAME, plain_text(name), float(place)) for place, name in enumerate(schema.names)]
-        self._features, self._read = len(features), library.read_rows
-        self._schema = CompiledSchema(library, schema, names)
-        self.text_bytes_max = self._schema.text_bytes_max
-        """Bytes of the longest text that is read; a row with a longer one is not."""
+    def __init__(self, read: Callable[..., int], features: int, schema: CompiledSchema, *arguments: int) -> None:
+        """`read`: the kernel, which gets the schema and the `arguments` first."""
+        self._read, self._features, self._schema, self._arguments = read, features, schema, arguments
 
     def read(self, encoding: Encoding, rows: Sequence[bytes]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """The rows that the kernel can read, float64 (readable rows, features), C-contiguous; and which these are, bool
-        (rows,).
+        """The rows that the kernel can read, float64 (readable rows, features), C-contiguous, NaN where a value is
+        missing; and which these are, bool (rows,).
 
         `MemoryError` if there is no memory for the names of a row.
         """
@@ -84,10 +77,25 @@ class RowKernel:
         """Like `read`, for rows within bytes or the memory at an address, given where each starts and ends; returns the
         number of rows read."""
         places = (starts.ctypes.data, ends.ctypes.data, len(ends), matrix.ctypes.data, fits.ctypes.data)
-        read: int = self._read(self._schema.at, ENCODINGS.index(encoding), content, *places)
+        read = self._read(self._schema.at, *self._arguments, ENCODINGS.index(encoding), content, *places)
         if read < 0:
             raise MemoryError(f"names of {self._features} features")
         return read
+
+
+class RowKernel(MatrixKernel):
+    """Reads the rows of requests to one model."""
+
+    def __init__(self, library: Library, schema: RowSchema) -> None:
+        features = range(len(schema.names))
+        refers_to = (*schema.order, *schema.categories)
+        if len(schema.omissible) != len(features) or not all(each in features for each in refers_to):
+            raise ValueError("the features of the schema disagree")
+        names = [Entry(_NAMES, _NAME, plain_text(name), float(place)) for place, name in enumerate(schema.names)]
+        compiled = CompiledSchema(library, schema, names)
+        super().__init__(library.read_rows, len(features), compiled)
+        self.text_bytes_max = compiled.text_bytes_max
+        """Bytes of the longest text that is read; a row with a longer one is not."""
 
 
 @dataclass(frozen=True, slots=True)
