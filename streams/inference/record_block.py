@@ -97,8 +97,7 @@ class RecordBlock(Sequence[BlockRecord]):
 
     def values(self) -> Spans:
         """The value of each record; empty if it is null."""
-        starts = np.ascontiguousarray(self.columns["value_at"])
-        return Spans(self.content, starts, starts + np.maximum(self.columns["value_length"], 0))
+        return self._spans("value")
 
     def by_headers(self) -> dict[Headers, list[int]]:
         """The indexes of the records with the same headers."""
@@ -119,10 +118,10 @@ class RecordBlock(Sequence[BlockRecord]):
         sizes += columns["headers_length"]
         return sizes
 
-    def _spans(self, name: str) -> list[bytes]:
-        content, at = self.content, self.columns[f"{name}_at"]
-        ends = at + np.maximum(self.columns[f"{name}_length"], 0)
-        return [content[start:end] for start, end in zip(at.tolist(), ends.tolist(), strict=True)]
+    def _spans(self, name: str) -> Spans:
+        """The key, value or headers of each record; empty if it is null."""
+        starts = np.ascontiguousarray(self.columns[f"{name}_at"])
+        return Spans(self.content, starts, starts + np.maximum(self.columns[f"{name}_length"], 0))
 
     def _made(self, rows: list[Any]) -> list[BlockRecord]:
         content = self.content

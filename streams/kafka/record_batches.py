@@ -133,8 +133,6 @@ class PartitionRecords(fetcher.PartitionRecords):
     lane_topics: ClassVar[set[str]] = set()
     """Topics whose records are returned as read, not as `ConsumerRecord`."""
     expanded_bytes_max: ClassVar[int] = DEFAULT_LIMITS.batch_expanded_bytes_max
-    exhausted = False
-    """Whether all records have been taken, with `take`."""
     _taken: Sequence[Any] | None = None
     """What is left of the records."""
     _end = 0
@@ -149,11 +147,14 @@ class PartitionRecords(fetcher.PartitionRecords):
             self._in_blocks = lane and self._records.first_count() >= _BLOCK_RECORDS_MIN
         return self._in_blocks
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether all records have been taken, with `take`."""
+        return self._taken is not None and not self._taken and self._fault is None
+
     def take(self, records_max: int | None) -> Sequence[Any]:
         """The next records of a lane topic, up to a number: a `RecordBlock` if the kernel can read all records of the
-        fetch, otherwise a list. `exhausted` says whether there are more.
-
-        `UnreadableLogError` after those in front of an invalid batch."""
+        fetch, otherwise a list. `UnreadableLogError` after those in front of an invalid batch."""
         if self._taken is None:
             first = self.next_fetch_offset
             self._taken, self._end = self._all(), self.next_fetch_offset
@@ -162,7 +163,6 @@ class PartitionRecords(fetcher.PartitionRecords):
         if self._fault is not None and not self._taken:
             raise self._fault
         taken, self._taken = self._taken[:records_max], self._taken[records_max or len(self._taken) :]
-        self.exhausted = not self._taken and self._fault is None
         self.next_fetch_offset = taken[-1].offset + 1 if self._taken else self._end
         return taken
 
@@ -170,8 +170,7 @@ class PartitionRecords(fetcher.PartitionRecords):
         """All records in front of the first invalid batch, which becomes the fault."""
         parts: list[Sequence[Any]] = []
         try:
-            for raw in self._batches():
-                records = self._checked(raw, in_blocks=True)
+            for raw, records in self._batches(in_blocks=True):
                 part = records if isinstance(records, RecordBlock) else list(records)
                 if part and part[0].offset < self.next_fetch_offset:  # the fetch began within this batch
                     part = part[bisect_left(part, self.next_fetch_offset, key=_offset_of) :]
@@ -185,27 +184,23 @@ class PartitionRecords(fetcher.PartitionRecords):
     def _unpack_records(self) -> Iterator[Any]:
         as_they_are = self._tp.topic in self.lane_topics
         stock: Any = self  # aiokafka leaves its methods untyped
-        for raw in self._batches():
-            for record in self._checked(raw):
+        for raw, records in self._batches():
+            for record in records:
                 if record.offset >= self.next_fetch_offset:
                     self.next_fetch_offset = record.offset + 1
                     yield record if as_they_are else stock._consumer_record(self._tp, record)  # noqa: SLF001
             # Compaction keeps the last offset of a batch: it advances past a batch that has become empty.
             self.next_fetch_offset = max(self.next_fetch_offset, _end_of(raw))
 
-    def _batches(self) -> Iterator[bytes]:
+    def _batches(self, *, in_blocks: bool = False) -> Iterator[tuple[bytes, Iterable[Any]]]:
+        """Each batch and its records; `UnreadableLogError` if a whole batch is invalid."""
         while self._records.has_next():
             try:
-                yield self._records.next_batch()
+                raw = self._records.next_batch()
+                records = self._read(raw, in_blocks=in_blocks)
             except CorruptRecordException as error:
                 raise UnreadableLogError(self._tp, str(error.args[0])) from None
-
-    def _checked(self, raw: bytes, *, in_blocks: bool = False) -> Iterable[Any]:
-        """The records of a batch; `UnreadableLogError` if the whole batch is invalid."""
-        try:
-            return self._read(raw, in_blocks=in_blocks)
-        except CorruptRecordException as error:
-            raise UnreadableLogError(self._tp, str(error.args[0])) from None
+            yield raw, records
 
     def _read(self, raw: bytes, *, in_blocks: bool = False) -> Iterable[Any]:
         """The records of a batch; `CorruptRecordException` if the whole batch is invalid."""
@@ -284,7 +279,7 @@ class PartitionRecords(fetcher.PartitionRecords):
 _stock_getall: Callable[[Any, int | None], list[Any]] = fetcher.FetchResult.getall
 
 
-def take_all(result: Any, max_records: int | None = None) -> Sequence[Any]:
+def getall_in_blocks(result: Any, max_records: int | None = None) -> Sequence[Any]:
     """`FetchResult.getall`, which hands over blocks."""
     records = result._partition_records  # noqa: SLF001
     if records is None:  # it was dropped with its fault
@@ -379,7 +374,7 @@ def install_batch_checks(lane_topics: set[str], expanded_bytes_max: int) -> None
     PartitionRecords.lane_topics = lane_topics
     PartitionRecords.expanded_bytes_max = expanded_bytes_max
     # Of this class instances may exist, which aiokafka tells from errors by their type: only a method is replaced.
-    setattr(fetcher.FetchResult, "getall", take_all)  # noqa: B010  # for mypy it is a method
+    setattr(fetcher.FetchResult, "getall", getall_in_blocks)  # noqa: B010  # for mypy it is a method
     for name, replacement in (("PartitionRecords", PartitionRecords), ("MemoryRecords", RecordBatches)):
         setattr(fetcher, name, replacement)
 

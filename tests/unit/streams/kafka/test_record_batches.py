@@ -43,7 +43,7 @@ MESSAGES: list[Message] = [
 def lane_topic(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PartitionRecords, "lane_topics", {"lane"})
     monkeypatch.setattr(PartitionRecords, "expanded_bytes_max", 64_000_000)
-    monkeypatch.setattr(fetcher.FetchResult, "getall", record_batches.take_all)
+    monkeypatch.setattr(fetcher.FetchResult, "getall", record_batches.getall_in_blocks)
 
 
 def batch_of(messages: list[Message], codec: int = NONE, first: int = 0) -> bytearray:
@@ -216,7 +216,7 @@ def test_install_replaces_aiokafkas_reader(monkeypatch: pytest.MonkeyPatch) -> N
         stock.__init__.__code__.co_names
     )
     result: Any = fetcher.FetchResult
-    assert result.getall is record_batches.take_all
+    assert result.getall is record_batches.getall_in_blocks
     assert {"_partition_records", "_topic_partition"} <= set(result.__init__.__code__.co_names)
     assert {"check_assignment", "_update_position", "has_more"} <= set(vars(result))
     assert fetcher.READ_COMMITTED == record_batches.READ_COMMITTED
