@@ -5,39 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from inferd.schemas.codecs import JSON
-from inferd.schemas.limits import DEFAULT_LIMITS, Limits
-from inferd.schemas.routes import Format, Path, Route, Sink
-from inferd.streams.routes.formats.format import FailedRecord, Reader, Schemas, Scored, Sources, Writer, Written
-from inferd.streams.routes.formats.object_results import ObjectResults
-from inferd.streams.routes.formats.options import check_options
+from inferd.streams.routes.formats.format import FailedRecord, Scored, Sources, Written
+from inferd.streams.routes.formats.object_format import ObjectFormat
 from inferd.streams.routes.formats.result_fields import failure_fields, prediction_fields, result_pieces
-from inferd.streams.routes.formats.typed_tree import TreeReader
 
 _WHITESPACE = b" \t\r\n"
 _CLOSING = ord("}")
 _EMPTY = b"{" + _WHITESPACE
-
-
-class JsonFormat:
-    """A `RecordFormat`."""
-
-    name = "json"
-
-    def check(self, route: Route) -> None:
-        check_options(route)
-
-    def reader(
-        self,
-        options: Format,
-        paths: Sequence[Path],
-        new_field: str | None,
-        schemas: Schemas | None,
-        limits: Limits = DEFAULT_LIMITS,
-    ) -> Reader:
-        return TreeReader(JSON, paths, new_field)
-
-    def writer(self, options: Format, sink: Sink, schemas: Schemas | None) -> Writer:
-        return JsonEnricher(sink.field) if sink.mode == "enrich" else ObjectResults(JSON, tuple(sink.carry))
 
 
 class JsonEnricher:
@@ -74,4 +48,4 @@ def _enriched(value: bytes, field: bytes) -> bytes:
     return b"".join((members, comma, field, b"}", value[end:]))
 
 
-JSON_FORMAT = JsonFormat()
+JSON_FORMAT = ObjectFormat(JSON, JsonEnricher)

@@ -6,38 +6,12 @@ from collections.abc import Sequence
 
 from inferd.schemas.codecs import MSGPACK, header
 from inferd.schemas.errors import TooLargeError
-from inferd.schemas.limits import DEFAULT_LIMITS, Limits
-from inferd.schemas.routes import Format, Path, Route, Sink
-from inferd.streams.routes.formats.format import FailedRecord, Reader, Schemas, Scored, Sources, Writer, Written
-from inferd.streams.routes.formats.object_results import ObjectResults
-from inferd.streams.routes.formats.options import check_options
+from inferd.streams.routes.formats.format import FailedRecord, Scored, Sources, Written
+from inferd.streams.routes.formats.object_format import ObjectFormat
 from inferd.streams.routes.formats.result_fields import encoded_results, failure_fields
-from inferd.streams.routes.formats.typed_tree import TreeReader
 
 _FIXED_MAP = range(0x80, 0x8F)
 """First bytes of maps with up to 14 fields: one more field adds 1 to the byte."""
-
-
-class MsgpackFormat:
-    """A `RecordFormat`."""
-
-    name = "msgpack"
-
-    def check(self, route: Route) -> None:
-        check_options(route)
-
-    def reader(
-        self,
-        options: Format,
-        paths: Sequence[Path],
-        new_field: str | None,
-        schemas: Schemas | None,
-        limits: Limits = DEFAULT_LIMITS,
-    ) -> Reader:
-        return TreeReader(MSGPACK, paths, new_field)
-
-    def writer(self, options: Format, sink: Sink, schemas: Schemas | None) -> Writer:
-        return MsgpackEnricher(sink.field) if sink.mode == "enrich" else ObjectResults(MSGPACK, tuple(sink.carry))
 
 
 class MsgpackEnricher:
@@ -68,4 +42,4 @@ def _map_header(count: int) -> bytes:
     return b"\xde" + count.to_bytes(2, "big") if count < 2**16 else b"\xdf" + count.to_bytes(4, "big")
 
 
-MSGPACK_FORMAT = MsgpackFormat()
+MSGPACK_FORMAT = ObjectFormat(MSGPACK, MsgpackEnricher)
