@@ -22,21 +22,18 @@ from inferd.schemas.codec import (
     parse_reference,
     request_identity,
 )
-from inferd.schemas.codecs import MSGPACK, Codec
-from inferd.schemas.dead_letters import check_dead_letter_size
+from inferd.schemas.codecs import Codec
 from inferd.schemas.errors import (
-    DeadlineExceededError,
     InferenceError,
     InvalidHeaderError,
     InvalidIdError,
     MalformedError,
     ModelServingError,
-    ReplyToRefusedError,
     TooDeepError,
     TooLargeError,
     UnsupportedContentTypeError,
 )
-from inferd.schemas.headers import NO_HEADERS, RequestHeaders, parse_request_headers, salvage_headers
+from inferd.schemas.headers import RequestHeaders
 from inferd.schemas.limits import Limits
 from inferd.schemas.models import main_version
 from inferd.schemas.protocols import Exchanges
@@ -57,7 +54,8 @@ from inferd.streams.inference.kernels import EnvelopeKernel, UnavailableError, l
 from inferd.streams.inference.micro_batch import MicroBatch, internal_error
 from inferd.streams.inference.needed_versions import NeededVersions
 from inferd.streams.inference.outcome import Outcome
-from inferd.streams.inference.record_block import RecordBlock, record_values
+from inferd.streams.inference.record_block import record_values
+from inferd.streams.inference.request_headers import HeaderReader, check_readable
 from inferd.streams.inference.row_errors import OF_ROWS, RowErrors, rows_apart
 from inferd.streams.inference.user_code import (
     Ask,
@@ -105,7 +103,7 @@ class Scorer:
         self._exchanges = exchanges or Exchanges(limits)
         self._catalog = catalog
         self.limits = limits
-        self._reply_to_allowed = frozenset(reply_to_allowed)
+        self._headers = HeaderReader(limits, self._exchanges, reply_to_allowed)
         self._ask, self._ask_rows = ask, ask_rows
         self._kernel = _envelope_kernel(limits)
 
@@ -160,7 +158,7 @@ class Scorer:
         batch = MicroBatch(work, self.limits)
         for index, record in enumerate(batch.records):
             if record.headers:
-                self._salvage(batch, index, record)
+                self._headers.salvage(batch, index, record)
             batch.fail(index, error, None, None)
         return batch.finish()
 
@@ -169,62 +167,10 @@ class Scorer:
         path."""
         others: list[int] = []
         buckets: dict[_Asked, Bucket] = {}
-        for codec, indexes in self._by_codec(batch, now_ms, others).items():
+        for codec, indexes in self._headers.by_codec(batch, now_ms, others).items():
             left = self._read_plain(batch, codec, indexes, buckets)
             self._read_envelopes(batch, codec, left, buckets, others)
         return others, buckets
-
-    def _by_codec(self, batch: MicroBatch, now_ms: int, others: list[int]) -> dict[Codec, list[int]]:
-        """The records that may be decoded together; rejects those with an invalid key or headers."""
-        if isinstance(batch.records, RecordBlock):
-            return self._of_block(batch, batch.records, now_ms, others)
-        by_codec: dict[Codec, list[int]] = {}
-        for index in range(len(batch.records)):
-            self._add_codec(batch, index, now_ms, by_codec, others)
-        return by_codec
-
-    def _of_block(
-        self, batch: MicroBatch, block: RecordBlock, now_ms: int, others: list[int]
-    ) -> dict[Codec, list[int]]:
-        """Like `_by_codec`, with one look at all records that have the same headers."""
-        by_codec: dict[Codec, list[int]] = {}
-        unusual = np.flatnonzero(block.columns["key_length"] > self.limits.key_bytes_max).tolist()
-        groups = block.by_headers() if block.columns["headers"].any() else {(): list(range(len(block)))}
-        for given, indexes in groups.items():
-            headers = self._usual_headers(given, now_ms) if given else NO_HEADERS
-            if headers is None or unusual:
-                unusual += indexes
-                continue
-            by_codec.setdefault(headers.codec, []).extend(indexes)
-            if given:
-                batch.headers |= dict.fromkeys(indexes, headers)
-        for index in sorted({*unusual}):
-            self._add_codec(batch, index, now_ms, by_codec, others)
-        return by_codec
-
-    def _usual_headers(self, given: Sequence[tuple[str, bytes | None]], now_ms: int) -> RequestHeaders | None:
-        """The headers of a request of ours that can be answered; None for any other."""
-        try:
-            headers = parse_request_headers(given, self.limits)
-        except InferenceError:
-            return None
-        foreign = headers.protocol is not None or headers.attributes
-        return None if foreign or self._rejection(headers, now_ms) is not None else headers
-
-    def _add_codec(
-        self, batch: MicroBatch, index: int, now_ms: int, by_codec: dict[Codec, list[int]], others: list[int]
-    ) -> None:
-        record = batch.records[index]
-        if record.key is not None and len(record.key) > self.limits.key_bytes_max:
-            self._reject_key(batch, index, len(record.key))
-        elif record.headers:
-            codec = self._codec_of(batch, index, record, now_ms)
-            if codec is not None:
-                by_codec.setdefault(codec, []).append(index)
-        elif getattr(record, "rejection", None) is not None:
-            others.append(index)
-        else:
-            by_codec.setdefault(MSGPACK, []).append(index)
 
     def _read_plain(
         self, batch: MicroBatch, codec: Codec, indexes: list[int], buckets: dict[_Asked, Bucket]
@@ -268,70 +214,6 @@ class Scorer:
             bucket = buckets.setdefault((codec, envelope.model_id, outputs), Bucket())
             request_id = envelope.id if envelope.id is not msgspec.UNSET else batch.id_of(index, None)
             bucket.add(index, request_id, bytes(envelope.input_data))
-
-    def _reject_key(self, batch: MicroBatch, index: int, size: int) -> None:
-        """Rejects a key that is too long for a result; the answer has no key."""
-        self._salvage(batch, index, batch.records[index])
-        error = TooLargeError(f"key: {size} bytes, and {self.limits.key_bytes_max} are allowed; the result has no key")
-        batch.fail(index, error, None, None)
-
-    def _codec_of(self, batch: MicroBatch, index: int, record: Record, now_ms: int) -> Codec | None:
-        """Reads the headers. Returns the codec, or None if the record was rejected because of its headers."""
-        try:
-            _check_readable(record)
-            headers = parse_request_headers(record.headers, self.limits)
-        except InferenceError as error:
-            self._salvage(batch, index, record)
-            batch.fail(index, self._too_large(record) or error, None, None)
-            return None
-        batch.headers[index] = headers
-        if (headers.protocol is not None or headers.attributes) and not self._open(batch, index, record, headers):
-            return None
-        headers = batch.headers[index]
-        if (rejection := self._rejection(headers, now_ms)) is not None:
-            # The error must not go to the topic that was rejected: remove `reply-to` from the headers.
-            batch.headers[index] = msgspec.structs.replace(headers, reply_to=None) if headers.reply_to else headers
-            self._reject(batch, index, record, None, rejection)
-            return None
-        return headers.codec
-
-    def _open(self, batch: MicroBatch, index: int, record: Record, headers: RequestHeaders) -> bool:
-        """Replaces a request in another protocol by one of ours; rejects it, and returns False, if it is invalid."""
-        place = batch.partition_of(index), record.offset, record.timestamp
-        exchange = self._exchanges.open(headers, record.value, record.headers, *place)
-        if exchange is None:
-            return True
-        if not isinstance(exchange.request, InferenceError):
-            batch.exchange(index, exchange, exchange.request)
-            return True
-        batch.exchange(index, exchange, None)
-        batch.fail(index, exchange.request, None, exchange.model_id)
-        return False
-
-    def _salvage(self, batch: MicroBatch, index: int, record: Record) -> None:
-        """Prepares the answer to a record that was rejected before its value is read."""
-        headers = batch.headers[index] = salvage_headers(record.headers, self.limits)
-        place = batch.partition_of(index), record.offset, record.timestamp
-        exchange = self._exchanges.open(headers, record.value, record.headers, *place)
-        if exchange is not None:
-            batch.exchange(index, exchange, None)
-
-    def _too_large(self, record: Record) -> TooLargeError | None:
-        try:
-            check_dead_letter_size(record.key, record.value, record.headers, self.limits)
-        except TooLargeError as error:
-            return error
-        return None
-
-    def _rejection(self, headers: RequestHeaders, now_ms: int) -> InferenceError | None:
-        """The error that follows from the headers alone; None if there is none."""
-        if headers.reply_to is not None and headers.reply_to not in self._reply_to_allowed:
-            return ReplyToRefusedError(
-                f"header reply-to: {headers.reply_to!r} is not on the list of allowed topics (INFERD_REPLY_TO_ALLOWED)"
-            )
-        if headers.deadline_ms is not None and headers.deadline_ms < now_ms:
-            return _too_late(headers.deadline_ms)
-        return None
 
     def _gather_bucket(
         self, batch: MicroBatch, codec: Codec, model_id: str, outputs: tuple[str, ...], bucket: Bucket
@@ -434,7 +316,7 @@ class Scorer:
         codec = batch.headers_of(index).codec
         request: PredictionRequest | None = None
         try:
-            _check_readable(record)
+            check_readable(record)
             request = decode_request(record.value, codec, self.limits)
             request_id = batch.id_of(index, request.id)
             model = self._resolve(batch, index, request.model, request_id)
@@ -517,19 +399,8 @@ def _result_values(model: ServedModel, outputs: Sequence[Output], rows: int) -> 
     return rows * sum(model.runtime.values_per_row(output) for output in outputs)
 
 
-def _check_readable(record: Record) -> None:
-    rejection: InferenceError | None = getattr(record, "rejection", None)
-    if rejection is not None:
-        raise rejection
-
-
 def _reject_row_errors(headers: RequestHeaders) -> None:
     if headers.row_errors:
         raise InvalidHeaderError(
             "header row-errors: the user-defined predictor of this worker answers whole requests; omit it"
         )
-
-
-def _too_late(deadline_ms: int) -> DeadlineExceededError:
-    # The message does not say by how much: after a crash, a repeated answer must have the same bytes.
-    return DeadlineExceededError(f"the deadline, {deadline_ms} ms since 1970, passed before the request was scored")
