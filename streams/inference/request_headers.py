@@ -28,7 +28,7 @@ class HeaderReader:
         self._reply_to_allowed = frozenset(reply_to_allowed)
 
     def by_codec(self, batch: MicroBatch, now_ms: int, others: list[int]) -> dict[Codec, list[int]]:
-        """The records that may be decoded together; rejects those with an invalid key or headers."""
+        """The records that may be decoded together, in their order; rejects those with an invalid key or headers."""
         if isinstance(batch.records, RecordBlock):
             return self._of_block(batch, batch.records, now_ms, others)
         by_codec: dict[Codec, list[int]] = {}
@@ -53,7 +53,7 @@ class HeaderReader:
                 batch.headers |= dict.fromkeys(indexes, headers)
         for index in sorted({*unusual}):
             self._add_codec(batch, index, now_ms, by_codec, others)
-        return by_codec
+        return {codec: sorted(indexes) for codec, indexes in by_codec.items()}
 
     def _usual_headers(self, given: Sequence[tuple[str, bytes | None]], now_ms: int) -> RequestHeaders | None:
         """The headers of a request of ours that can be answered; None for any other."""

@@ -69,7 +69,19 @@ def scored(parts: list[tuple[int, Any]]) -> Outcome:
     return batch.finish()
 
 
-@given(st.lists(REQUESTS, min_size=1, max_size=24), st.integers(0, 24))
+ALIKE = st.lists(
+    st.builds(
+        lambda value, headers: Request(body(False, "sum:1", None, [value, 0.0]), b"key", headers),
+        st.floats(-9, 9),
+        st.sampled_from([(), (("correlation-id", b"7"),), (("correlation-id", b"8"),)]),
+    ),
+    min_size=8,
+    max_size=24,
+)
+"""Of one model and codec, so that the kernel reads all together, with different headers in any order."""
+
+
+@given(st.lists(REQUESTS, min_size=1, max_size=24) | ALIKE, st.integers(0, 24))
 def test_a_block_has_the_results_of_a_list(requests: list[Request], first: int) -> None:
     numbered: list[Record] = [replace(request, offset=offset) for offset, request in enumerate(requests)]
     parts = [(3, numbered[:first]), (4, numbered[first:])]
