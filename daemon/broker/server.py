@@ -75,7 +75,7 @@ class EmbeddedServer:
         self.stop()
 
     def _terminate(self, process: WatchedProcess, timeout_s: float) -> bool:
-        """Whether it ended by itself within the timeout."""
+        """Sends SIGTERM. Returns whether the process ended before it had to be killed."""
         process.terminate()
         if process.wait(timeout_s) is not None:
             return True

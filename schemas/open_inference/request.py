@@ -174,7 +174,7 @@ def _input_data(request: InferenceRequest, binary: bytes, limits: Limits) -> Any
 
 
 def _checked(request: InferenceRequest, binary: bytes, limits: Limits) -> list[bytes | None]:
-    """The bytes of each input that is binary; raises for an input that is invalid by itself."""
+    """The bytes of each binary input. Raises the error of the first invalid input."""
     parts = _binary_parts(request.inputs, binary)
     for each in request.inputs:
         _check(each, limits)

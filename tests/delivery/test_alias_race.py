@@ -1,4 +1,4 @@
-"""Clients that change one alias at the same time: of two changes of one revision, one is made and the other is told."""
+"""Clients that change one alias at the same time: of two changes of one revision, one succeeds and the other fails."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Concurrent changes of an alias by clients that interleave at every step, and die, on a log that may be compacted at
-any time: nobody overwrites a change that they did not see, and the loser is told."""
+any time: no client overwrites a change that it has not read, and the other one gets an error."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ async def test_a_route_that_comes_back_while_its_topic_leaves_waits_until_it_has
 
 
 async def test_a_topic_that_passes_to_another_route_gets_the_processor_of_that_route(world: World) -> None:
-    """Removed and created in one step: the lane would go on with the processor of the first."""
+    """A route is removed and another one created in one step: the topic must get the processor of the new one."""
     world.set(ROUTE)
     await world.step()
     world.rebalance()
