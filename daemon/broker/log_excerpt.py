@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 TAIL_LINES = 15
+CAUSE_CHARS_MAX = 240  # so that a message that quotes the cause has room for the remedy behind it
 
 
 def read_from(path: Path, start: int) -> str:
@@ -25,7 +26,12 @@ def log_tail_of(text: str) -> str:
 
 def likely_cause(text: str) -> str:
     """The line that most likely names the cause: the first exception, else the first error, else the last line that is
-    no warning of Java."""
+    no warning of Java. At most `CAUSE_CHARS_MAX` characters."""
+    cause = _likely_line(text)
+    return cause if len(cause) <= CAUSE_CHARS_MAX else cause[: CAUSE_CHARS_MAX - 1] + "…"
+
+
+def _likely_line(text: str) -> str:
     found = re.search(r"^(?:Exception in thread \S+ )?(\S+(?:Exception|Error): .*)", text, re.MULTILINE) or re.search(
         r"^.*? ERROR (.*)", text, re.MULTILINE
     )

@@ -12,6 +12,7 @@ from inferd.daemon.broker.jvm import java_environment
 from inferd.daemon.broker.log_excerpt import likely_cause, log_tail_of
 from inferd.daemon.broker.server_config import render_logging, render_properties, server_properties
 from inferd.daemon.broker.settings import default_cache_dir, default_data_dir
+from inferd.schemas.errors import MESSAGE_CHARS_MAX
 
 HOME = Path.home()
 
@@ -141,6 +142,13 @@ def test_java_options_of_the_environment_are_dropped() -> None:
 )
 def test_the_likely_cause_is_found_in_a_log(text: str, line: str) -> None:
     assert likely_cause(text) == line
+
+
+def test_a_long_cause_leaves_room_for_the_remedy_behind_it() -> None:
+    cause = likely_cause("java.lang.RuntimeException: " + "one cause after another; " * 100)
+    assert cause.startswith("java.lang.RuntimeException: one cause")
+    assert cause.endswith("…")
+    assert len(cause) < MESSAGE_CHARS_MAX / 2
 
 
 def test_the_tail_of_a_log_has_no_stack_frames() -> None:
