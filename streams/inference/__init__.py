@@ -45,6 +45,7 @@ from inferd.streams.inference.registry import (
 )
 from inferd.streams.inference.row_by_row import is_equal_alone, scores_batches
 from inferd.streams.inference.runtime import Arrays, ModelRuntime, accelerated, label_codes
+from inferd.streams.inference.scored_rows import ScoredRows
 from inferd.streams.inference.scoring import UNDECODABLE, OnStep, Scorer
 from inferd.streams.inference.trial_limits import DEFAULT_TRIAL_LIMITS, TrialLimits
 from inferd.streams.inference.user_code import Ask, AskRows, PinnedModelId, plain_value
@@ -83,6 +84,7 @@ __all__ = [
     "Record",
     "RecordBlock",
     "RecordKernel",
+    "ScoredRows",
     "Scorer",
     "ServedModel",
     "State",

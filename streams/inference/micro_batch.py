@@ -32,6 +32,7 @@ from inferd.streams.inference.record_block import RecordBlock, joined_records, r
 from inferd.streams.inference.result_template import ResultTemplate
 from inferd.streams.inference.row_errors import RowErrors
 from inferd.streams.inference.runtime import Arrays
+from inferd.streams.inference.scored_rows import ScoredRows
 from inferd.streams.inference.variants import VariantMarks
 from inferd.streams.inference.work import Converted, Work
 
@@ -167,6 +168,12 @@ class Group:
             groups.append(group)
         return groups
 
+    def scored(self) -> Iterator[ScoredRows]:
+        """The requests that the model has scored, with their rows and its values."""
+        for group in self.alone or (self,):
+            if group.arrays is not None:
+                yield ScoredRows(group.model, group.indexes, group.counts, group.inputs, group.arrays)
+
     def spans(self) -> Iterator[slice]:
         """The row range of each request."""
         return (slice(stop - count, stop) for count, stop in zip(self.counts, accumulate(self.counts), strict=True))
@@ -295,6 +302,7 @@ class MicroBatch:
         return Outcome(
             self.values, self.headers, self.failures, self.rows, self._faults, counts, changes, self._marks(),
             self._asked, replies, self.unready, variants=self.variants.finish(len(self.records)),
+            scored=[rows for group in self.groups for rows in group.scored()],
         )  # fmt: skip
 
     def _reply(self, index: int, exchange: Exchange) -> Reply:

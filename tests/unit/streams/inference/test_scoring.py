@@ -100,6 +100,20 @@ def test_each_request_to_a_split_has_the_version_of_its_own_key() -> None:
             assert answer["version"] == version
 
 
+def test_scored_rows_have_the_inputs_and_values_of_each_record_of_each_version(scorer: Scorer) -> None:
+    rows: list[list[Any]] = [[[n + k, 1.0] for k in range(n % 3 + 1)] for n in range(40)]
+    values = [pack(rows[n], f"sum:{n % 2 + 1}") for n in range(40)]
+    values[7] = pack([["x", 1.0]], "sum:2")
+    for outcome in (score(scorer, values), score(scorer, values[:11]) + score(scorer, values[11:])):
+        seen: dict[int, tuple[int, Any]] = {}
+        for scored in outcome.scored:
+            stops = np.cumsum(scored.counts)
+            for index, part in zip(scored.indexes, np.split(np.arange(len(scored.inputs)), stops[:-1]), strict=True):
+                assert np.asarray(scored.inputs[part]).tolist() == rows[index]
+                seen[index] = scored.model.manifest.version, scored.arrays["prediction"][part].tolist()
+        assert seen == {n: (n % 2 + 1, [sum(row) for row in rows[n]]) for n in range(40) if n != 7}
+
+
 def variant(revision: int, name: str) -> tuple[tuple[str, bytes], ...]:
     return ("inferd-alias-revision", b"%d" % revision), ("inferd-variant", name.encode())
 

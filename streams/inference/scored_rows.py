@@ -1,0 +1,28 @@
+"""The rows of a micro-batch as a version scored them, for whoever looks at them beside the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from inferd.streams.inference.catalog import ServedModel
+from inferd.streams.inference.inputs import Inputs
+from inferd.streams.inference.runtime import Arrays
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredRows:
+    """Requests of a micro-batch that one version has scored. Request i is record `indexes[i]` with `counts[i]` rows,
+    which follow each other in `inputs`."""
+
+    model: ServedModel
+    indexes: Sequence[int]
+    counts: Sequence[int]
+    inputs: Inputs
+    """All rows, as the model got them."""
+    arrays: Arrays
+    """The model's own values of all rows, by output: those asked for, and those that answers are derived from."""
+
+    def shifted(self, records: int) -> ScoredRows:
+        """The same behind so many other records."""
+        return replace(self, indexes=[records + index for index in self.indexes])
