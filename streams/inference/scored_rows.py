@@ -17,6 +17,8 @@ class ScoredRows:
 
     model: ServedModel
     indexes: Sequence[int]
+    ids: Sequence[str]
+    """Of the requests; empty strings for records of routes, which have none."""
     counts: Sequence[int]
     inputs: Inputs
     """All rows, as the model got them."""

@@ -108,6 +108,7 @@ def test_scored_rows_have_the_inputs_and_values_of_each_record_of_each_version(s
         seen: dict[int, tuple[int, Any]] = {}
         for scored in outcome.scored:
             stops = np.cumsum(scored.counts)
+            assert scored.ids == ["r"] * len(scored.counts)
             for index, part in zip(scored.indexes, np.split(np.arange(len(scored.inputs)), stops[:-1]), strict=True):
                 assert np.asarray(scored.inputs[part]).tolist() == rows[index]
                 seen[index] = scored.model.manifest.version, scored.arrays["prediction"][part].tolist()
