@@ -1,6 +1,7 @@
 """Model records (manifests and aliases), their checks and their codec."""
 
 from inferd.schemas.models.alias_history import (
+    CHANGED_BY_CHARS_MAX,
     HISTORY_MAX,
     AliasLog,
     earlier_target,
@@ -62,6 +63,7 @@ from inferd.schemas.models.model import (
 
 __all__ = [
     "CHAMPION",
+    "CHANGED_BY_CHARS_MAX",
     "HISTORY_MAX",
     "NA_TEXTS",
     "RUNTIME_PATTERN",
