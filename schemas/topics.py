@@ -19,10 +19,13 @@ Stream = Literal[
     "models",
     "model-artifacts",
     "routes",
+    "model-stats",
 ]
 DEFAULT_TENANT = "default"
 """The tenant of settings and clients that name none."""
 STREAMS: tuple[Stream, ...] = get_args(Stream)
+LIFECYCLE_STREAMS: tuple[Stream, ...] = ("model-stats",)
+"""Topics about models in production, with one partition: whoever owns it owns that of the others."""
 
 # A dot would let a tenant match another tenant's prefix. Kafka limits the whole name to 249 characters.
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)

@@ -12,7 +12,7 @@ from aiokafka import TopicPartition
 
 from inferd.schemas.protocols import Exchanges
 from inferd.schemas.routes import Route
-from inferd.schemas.topics import Stream, TenantTopics
+from inferd.schemas.topics import LIFECYCLE_STREAMS, Stream, TenantTopics
 from inferd.streams.admission import Admission
 from inferd.streams.inference import Scorer
 from inferd.streams.jobs.composition import TenantJobs, compose_jobs
@@ -28,6 +28,7 @@ from inferd.streams.lane import (
     OnFailed,
     Processor,
 )
+from inferd.streams.lifecycle import TenantLifecycle, compose_lifecycle
 from inferd.streams.models.follower import ModelFollower
 from inferd.streams.prediction_runner import PredictionRunner
 from inferd.streams.requests import BatchScoring, BatchSizer, CacheTable, RequestProcessor
@@ -47,7 +48,8 @@ from inferd.streams.state import LaneTable, make_table
 from inferd.streams.tasks import OnCrash, Slices
 from inferd.streams.telemetry import LaneMeasures
 
-JOB_OWNER_STREAMS: tuple[Stream, ...] = ("jobs", "job-results")
+OWNER_STREAMS: tuple[Stream, ...] = ("jobs", "job-results", *LIFECYCLE_STREAMS)
+"""Topics whose owners have state that only they may write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +58,15 @@ class TenantParts:
 
     requests: RequestProcessor
     jobs: TenantJobs
+    lifecycle: TenantLifecycle
 
     @property
     def processors(self) -> Sequence[Processor]:
-        return (self.requests, *self.jobs.processors)
+        return (self.requests, *self.jobs.processors, *self.lifecycle.processors)
 
     @property
     def tables(self) -> Sequence[LaneTable]:
-        return (*self.requests.tables, self.jobs.owned.table)
+        return (*self.requests.tables, self.jobs.owned.table, *self.lifecycle.tables)
 
 
 def compose_tenants(
@@ -96,7 +99,10 @@ def compose_tenants(
         jobs = compose_jobs(settings, tenant, jobs_table, catalog, reader, measures, destinations, process_batch)
         jobs.owned.slices = slices
         jobs.chunks.on_demand = follower.on_demand
-        parts[tenant] = TenantParts(requests, jobs)
+        windows = make_table(app, settings, tenant, "model-windows", directory)
+        lifecycle = compose_lifecycle(settings, tenant, windows, destinations)
+        lifecycle.windows.slices = slices
+        parts[tenant] = TenantParts(requests, jobs, lifecycle)
     return parts
 
 
@@ -148,7 +154,7 @@ def guarantee_of(
     destinations: Destinations,
     processors: Mapping[str, Processor],
 ) -> MakeGuarantee:
-    """A factory of a lane's guarantee: that of the settings, and always `exactly_once` for topics that own jobs.
+    """A factory of a lane's guarantee: that of the settings, and always `exactly_once` for `OWNER_STREAMS`.
 
     `processors`: those of the lane by topic, as they are now.
     """
@@ -169,7 +175,7 @@ def guarantee_of(
         owners = [
             TenantTopics(settings.namespace, tenant).name(stream)
             for tenant in settings.tenants
-            for stream in JOB_OWNER_STREAMS
+            for stream in OWNER_STREAMS
         ]  # fmt: skip
         return ByTopic(usual, once, owners)
 

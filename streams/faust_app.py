@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from inferd.streams.connection import client_options
 from inferd.streams.group import LaneApp, LaneAssignor, LaneConsumer
-from inferd.streams.kafka import job_partitions
+from inferd.streams.kafka import owner_partitions
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import LaneTableManager
 
@@ -85,7 +85,7 @@ def create_app(settings: StreamSettings) -> LaneApp:
         env={},
         loop=asyncio.get_running_loop(),
     )
-    app.partitions_max = job_partitions(settings)
+    app.partitions_max = owner_partitions(settings)
     return app
 
 

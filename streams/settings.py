@@ -14,6 +14,7 @@ from inferd.streams.inference import DEFAULT_TRIAL_LIMITS, TrialLimits
 Guarantee = Literal["at_least_once", "exactly_once"]
 Store = Literal["memory", "rocksdb"]
 Kernels = Literal["auto", "off"]
+Monitoring = Literal["off", "sampled", "all"]
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 
 
@@ -97,6 +98,17 @@ class ModelSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MonitorSettings:
+    """What is counted of each model version, and how long."""
+
+    mode: Monitoring = "sampled"
+    """`sampled`: requests, rows, errors and latencies are counted, and the features and predictions of some rows;
+    `all`: of all rows; `off`: nothing."""
+    windows_h: int = 48
+    """How long windows are kept, in hours."""
+
+
+@dataclass(frozen=True, slots=True)
 class CacheSettings:
     """The prediction cache of models whose manifest enables it."""
 
@@ -144,3 +156,4 @@ class StreamSettings:
     trial: TrialSettings = field(default_factory=TrialSettings)
     models: ModelSettings = field(default_factory=ModelSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
+    monitor: MonitorSettings = field(default_factory=MonitorSettings)

@@ -37,6 +37,8 @@ from inferd.streams.settings import (
     Kernels,
     LaneSettings,
     ModelSettings,
+    Monitoring,
+    MonitorSettings,
     RouteSettings,
     Store,
     StreamSettings,
@@ -55,7 +57,7 @@ SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 OffsetReset = Literal["earliest", "latest"]
 
 _LANE, _GROUP, _TOPICS, _TRIAL, _LIMITS = LaneSettings(), GroupSettings(), TopicSettings(), TrialSettings(), Limits()
-_CACHE, _MODELS = CacheSettings(), ModelSettings()
+_CACHE, _MODELS, _MONITOR = CacheSettings(), ModelSettings(), MonitorSettings()
 _CLASS_NAME = kind.text(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", "a class with its module, such as mypackage.MyServer")
 _GROUP_TEXT = kind.text(r"[A-Za-z0-9._-]{1,200}", "1 to 200 of A-Z a-z 0-9 . _ -")
 
@@ -429,6 +431,16 @@ class Settings:
         "How long a request waits for its model to be loaded.",
         "Models",
     )
+    monitor: Monitoring = setting(
+        kind.choice(Monitoring),
+        _MONITOR.mode,
+        "What is counted of each model version: `off`, nothing; `sampled`, requests, rows, errors and latencies, and"
+        " the features and predictions of some rows; `all`, of all rows.",
+        "Models",
+    )
+    monitor_windows_h: int = setting(
+        kind.integer(1, 24 * 31), _MONITOR.windows_h, "How many hours these counts are kept.", "Models"
+    )
 
     http_host: str = setting(
         kind.text(r"[A-Za-z0-9._:-]{1,253}", "a host name or an IP address"),
@@ -699,6 +711,7 @@ class Settings:
                 ttl_max_s=self.cache_ttl_max_s,
                 block_cache_bytes=self.cache_block_cache_bytes,
             ),
+            monitor=MonitorSettings(mode=self.monitor, windows_h=self.monitor_windows_h),
         )
 
     def _limits(self) -> Limits:

@@ -65,6 +65,9 @@ _STREAMS: Mapping[Stream, _Stream] = {
         compacted=True,
     ),
     "routes": _Stream("Routes: creating one is producing a record.", messages.ROUTES, ("receive",), compacted=True),
+    "model-stats": _Stream(
+        "What each model version scored, minute by minute.", messages.MODEL_STATS, ("send", "receive"), internal=True
+    ),
     "model-artifacts": _Stream("Model files in parts.", messages.ARTIFACTS, ("receive",), compacted=True),
 }
 

@@ -24,6 +24,7 @@ from inferd.schemas.headers import (
 )
 from inferd.schemas.jobs import JOB_MESSAGES, Barrier, BarrierResult, Chunk, JobStatus
 from inferd.schemas.models import Alias, Manifest
+from inferd.schemas.monitoring import WindowStats
 from inferd.schemas.open_inference import NamedRequest
 from inferd.schemas.routes import Route
 
@@ -400,7 +401,17 @@ ROUTES: tuple[Message, ...] = (
         ),
     ),
 )
+MODEL_STATS: tuple[Message, ...] = (
+    Message(
+        name="windowStats",
+        summary="What one version scored in a part of a minute. The records of a minute add up.",
+        payload=WindowStats,
+        key="the model id",
+        content_type=MSGPACK.content_type,
+    ),
+)
 MESSAGES: tuple[Message, ...] = (
     *REQUESTS, *RESULTS, *DEAD_LETTERS, *JOBS, *JOB_STATUS, *JOB_RESULTS, *JOB_CHUNKS, *MODELS, *ARTIFACTS, *ROUTES,
+    *MODEL_STATS,
 )  # fmt: skip
 """All of them."""

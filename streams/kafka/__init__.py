@@ -27,8 +27,9 @@ from inferd.streams.kafka.start_offsets import offset_metadata, read_positions
 from inferd.streams.kafka.topic_checks import (
     TopicsError,
     TopicState,
-    job_partitions,
+    owner_partitions,
     result_record_bytes_max,
+    table_partitions,
     topic_specs,
 )
 from inferd.streams.kafka.topic_metadata import TopicMetadata, read_topics
@@ -78,12 +79,12 @@ __all__ = [
     "http_rights",
     "install_batch_checks",
     "is_denied",
-    "job_partitions",
     "last_transaction_results",
     "missing_reason",
     "missing_rights",
     "offset_metadata",
     "open_producer",
+    "owner_partitions",
     "produce",
     "produce_changes",
     "producer_options",
@@ -93,6 +94,7 @@ __all__ = [
     "repeat_transaction_result",
     "result_record_bytes_max",
     "table_name",
+    "table_partitions",
     "topic_specs",
     "transaction_failures",
     "unit_of",

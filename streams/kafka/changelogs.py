@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, get_args
 
-TableName = Literal["predictions", "jobs"]
+TableName = Literal["predictions", "jobs", "model-windows"]
 TABLE_NAMES: tuple[TableName, ...] = get_args(TableName)
+
+LIFECYCLE_TABLES: tuple[TableName, ...] = ("model-windows",)
+"""Tables of the topics of `LIFECYCLE_STREAMS`, with as many partitions."""
 
 SEGMENT_MS = 3_600_000
 """Compaction and deletion skip the active segment: without this limit, the log of an idle table would never shrink."""
@@ -23,8 +26,8 @@ def changelog_name(group_id: str, tenant: str, table: TableName) -> str:
 
 
 def changelog_config(table: TableName, cache_ttl_max_s: float) -> Mapping[str, str]:
-    """Topic settings. Cache entries are deleted after the longest TTL; job states only by tombstones."""
-    if table == "jobs":
+    """Topic settings. Cache entries are deleted after the longest TTL; all else only by tombstones."""
+    if table != "predictions":
         return {"cleanup.policy": "compact", "segment.ms": str(SEGMENT_MS)}
     return {
         "cleanup.policy": "compact,delete",

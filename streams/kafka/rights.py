@@ -12,7 +12,7 @@ from typing import Literal
 from aiokafka import TopicPartition
 
 from inferd.schemas.connection import KafkaConnection
-from inferd.schemas.topics import Stream, TenantTopics
+from inferd.schemas.topics import LIFECYCLE_STREAMS, Stream, TenantTopics
 from inferd.streams.kafka.changelogs import TableName, changelog_name
 from inferd.streams.kafka.transactions import unit_of
 from inferd.streams.settings import Guarantee, StreamSettings
@@ -23,7 +23,8 @@ Resource = Literal["topic", "group", "transactional-id"]
 
 REQUESTS: tuple[Stream, ...] = ("requests",)
 JOBS: tuple[Stream, ...] = ("jobs", "job-chunks", "job-results")
-ALL: tuple[Stream, ...] = (*REQUESTS, *JOBS)
+ALL: tuple[Stream, ...] = (*REQUESTS, *JOBS, *LIFECYCLE_STREAMS)
+"""The topics that a lane reads."""
 READ_AND_WRITTEN: dict[Stream, tuple[tuple[Operation, ...], tuple[Stream, ...]]] = {
     "requests": (("READ",), REQUESTS),
     "results": (("WRITE",), REQUESTS),
@@ -35,12 +36,22 @@ READ_AND_WRITTEN: dict[Stream, tuple[tuple[Operation, ...], tuple[Stream, ...]]]
     "models": (("READ",), ()),
     "model-artifacts": (("READ",), ()),
     "routes": (("READ",), ()),
+    "model-stats": (("READ", "WRITE"), (*REQUESTS, *LIFECYCLE_STREAMS)),
 }
 """By topic: the operations of a worker, and the tenant's topics that it cannot process without them."""
-CHANGELOGS: dict[TableName, tuple[Stream, ...]] = {"predictions": REQUESTS, "jobs": JOBS}
+CHANGELOGS: dict[TableName, tuple[Stream, ...]] = {
+    "predictions": REQUESTS,
+    "jobs": JOBS,
+    "model-windows": LIFECYCLE_STREAMS,
+}
 CHANGELOG_OPERATIONS: tuple[Operation, ...] = ("DESCRIBE", "READ", "WRITE")
-TRANSACTIONAL: dict[Guarantee, tuple[Stream, ...]] = {"at_least_once": JOBS[:1], "exactly_once": (*REQUESTS, JOBS[0])}
-"""Topics processed in transactions; all topics of jobs share the transactional ids of `jobs`."""
+OWNERS: dict[Stream, tuple[Stream, ...]] = {JOBS[0]: JOBS, LIFECYCLE_STREAMS[0]: LIFECYCLE_STREAMS}
+TRANSACTIONAL: dict[Guarantee, dict[Stream, tuple[Stream, ...]]] = {
+    "at_least_once": OWNERS,
+    "exactly_once": {"requests": REQUESTS, **OWNERS},
+}
+"""Topics processed in transactions, and those that stop without: topics of jobs share the transactional ids of
+`jobs`, and those of `LIFECYCLE_STREAMS` share theirs."""
 OVER_HTTP: tuple[Stream, ...] = ("jobs", "models", "model-artifacts", "routes")
 """Topics written for HTTP callers: submitted jobs, deployed models and routes."""
 NAMED_MAX, COMMANDS_MAX = 6, 3
@@ -90,12 +101,12 @@ def _tenant_rights(settings: StreamSettings, topics: TenantTopics, numbers: rang
         for operation in CHANGELOG_OPERATIONS:
             yield right(operation, "topic", changelog, stops)
         yield right("DESCRIBE_CONFIGS", "topic", changelog, ())
-    for stream in TRANSACTIONAL[settings.processing_guarantee]:
-        for number in numbers:
+    for stream, stops in TRANSACTIONAL[settings.processing_guarantee].items():
+        for number in numbers if stream not in LIFECYCLE_STREAMS else range(1):
             unit = unit_of(TopicPartition(topics.name(stream), number))
             for operation in ("DESCRIBE", "WRITE"):
                 name = f"{settings.group.group_id}-{unit}"
-                yield right(operation, "transactional-id", name, REQUESTS if stream == "requests" else JOBS)
+                yield right(operation, "transactional-id", name, stops)
 
 
 def http_rights(settings: StreamSettings) -> list[Right]:

@@ -10,9 +10,16 @@ from inferd.schemas.errors import ServerError
 from inferd.schemas.headers import PROPAGATED_BYTES_MAX
 from inferd.schemas.jobs import LABELS_BYTES_MAX
 from inferd.schemas.limits import Limits
-from inferd.schemas.topics import STREAMS, Stream, TenantTopics
+from inferd.schemas.monitoring import WINDOW_BYTES_MAX
+from inferd.schemas.topics import LIFECYCLE_STREAMS, STREAMS, Stream, TenantTopics
 from inferd.streams.jobs.state import state_bytes_max
-from inferd.streams.kafka.changelogs import TABLE_NAMES, changelog_config, changelog_name
+from inferd.streams.kafka.changelogs import (
+    LIFECYCLE_TABLES,
+    TABLE_NAMES,
+    TableName,
+    changelog_config,
+    changelog_name,
+)
 from inferd.streams.settings import StreamSettings, TopicSettings
 
 Role = Stream | Literal["changelog", "reply-to", "sink"]
@@ -51,6 +58,8 @@ class TopicSpec:
     """Name of a topic with at most as many partitions: output of its partition n goes to partition n of this one."""
     bytes_max: int = 0
     """Size of its largest record according to the limits."""
+    first_only: bool = False
+    """Only its first partition is used, whatever the setting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +102,32 @@ def _tenant_specs(tenant: str, settings: StreamSettings) -> Iterable[TopicSpec]:
         name = changelog_name(settings.group.group_id, tenant, table)
         config = changelog_config(table, settings.cache.ttl_max_s)
         follows = TenantTopics(settings.namespace, tenant).name("requests") if table == "predictions" else ""
-        # A cache entry that is too large for its changelog is skipped; the state of a job must fit.
-        bytes_max = state_bytes_max(settings.limits) + OTHER_BYTES if table == "jobs" else 0
-        yield TopicSpec(name, "changelog", topics.partitions, topics.replication, config, follows, bytes_max)
+        yield TopicSpec(
+            name, "changelog", table_partitions(table, topics), topics.replication, config, follows,
+            _changelog_bytes_max(table, settings.limits), table in LIFECYCLE_TABLES,
+        )  # fmt: skip
 
 
-def job_partitions(settings: StreamSettings) -> dict[str, int]:
-    """Number of partitions used for jobs, by topic of jobs."""
+def table_partitions(table: TableName, settings: TopicSettings) -> int:
+    """Number of partitions of a table."""
+    return 1 if table in LIFECYCLE_TABLES else settings.partitions
+
+
+def _changelog_bytes_max(table: TableName, limits: Limits) -> int:
+    match table:
+        case "jobs":
+            return state_bytes_max(limits) + OTHER_BYTES
+        case "model-windows":
+            return WINDOW_BYTES_MAX + OTHER_BYTES
+        case "predictions":
+            return 0  # an entry that is too large for its changelog is skipped
+
+
+def owner_partitions(settings: StreamSettings) -> dict[str, int]:
+    """Number of partitions that are used of topics whose owners have state: those of jobs and of the lifecycle."""
     tenants = (TenantTopics(settings.namespace, tenant) for tenant in settings.tenants)
-    return {topics.name(stream): settings.topics.partitions for topics in tenants for stream in JOB_STREAMS}
+    used = dict.fromkeys(JOB_STREAMS, settings.topics.partitions) | dict.fromkeys(LIFECYCLE_STREAMS, 1)
+    return {topics.name(stream): partitions for topics in tenants for stream, partitions in used.items()}
 
 
 def reply_specs(settings: StreamSettings) -> list[TopicSpec]:
@@ -119,12 +145,15 @@ def _spec(topics: TenantTopics, stream: Stream, settings: TopicSettings, limits:
     config = {"cleanup.policy": "compact"}
     if stream not in COMPACTED:
         config = {"cleanup.policy": "delete", "retention.ms": str(settings.retention_ms)}
-    partitions = 1 if stream in SINGLE else settings.partitions
+    first_only = stream in LIFECYCLE_STREAMS
+    partitions = 1 if stream in SINGLE or first_only else settings.partitions
     follows = topics.name("requests") if stream in ("results", "dead-letters") else ""
     bytes_max = _BYTES_MAX[stream](limits)
     if stream == "dead-letters":
         config["max.message.bytes"] = str(bytes_max)
-    return TopicSpec(topics.name(stream), stream, partitions, settings.replication, config, follows, bytes_max)
+    return TopicSpec(
+        topics.name(stream), stream, partitions, settings.replication, config, follows, bytes_max, first_only
+    )
 
 
 def result_record_bytes_max(limits: Limits) -> int:
@@ -145,6 +174,7 @@ _BYTES_MAX: Mapping[Stream, Callable[[Limits], int]] = {
     "models": lambda limits: limits.manifest_bytes_max + OTHER_BYTES,
     "model-artifacts": lambda limits: limits.artifact_part_bytes_max + OTHER_BYTES,
     "routes": lambda limits: limits.manifest_bytes_max + OTHER_BYTES,
+    "model-stats": lambda _: WINDOW_BYTES_MAX + OTHER_BYTES,
 }
 _SETTINGS: Mapping[Role, str] = {
     "requests": "INFERD_MESSAGE_BYTES_MAX",
@@ -164,7 +194,9 @@ def checked(specs: Sequence[TopicSpec], states: Sequence[TopicState], servers: s
     common = _Common(
         servers=servers,
         counts={state.name: state.partitions for _, state in there},
-        partitions=_only({s.partitions for spec, s in there if spec.stream not in SINGLE | FOREIGN}),
+        partitions=_only(
+            {s.partitions for spec, s in there if spec.stream not in SINGLE | FOREIGN and not spec.first_only}
+        ),
         replication=_only({s.replication for spec, s in there if spec.stream not in FOREIGN}),
         retention_ms=_only({_retention_ms(s) for spec, s in there if spec.config.get("cleanup.policy") == "delete"}),
     )
@@ -219,6 +251,8 @@ def _wrong_partitions(spec: TopicSpec, state: TopicState, common: _Common) -> It
     have, name = state.partitions, state.name
     wanted = max(spec.partitions, common.counts.get(spec.follows, 0))
     facts = f"topic {name} has {have} partitions"
+    if spec.first_only:
+        return
     if spec.stream == "routes":
         if have != 1:
             yield f"{facts} and must have 1: create the routes again after it was deleted and created with 1"

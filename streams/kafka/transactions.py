@@ -42,6 +42,7 @@ from aiokafka.protocol.types import (
 )
 
 from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.topics import LIFECYCLE_STREAMS
 from inferd.streams.connection import client_options
 from inferd.streams.kafka.destinations import TopicRejectedError
 
@@ -63,10 +64,14 @@ ASK_AGAIN_S = 0.01
 
 
 def unit_of(tp: TopicPartition) -> str:
-    """The unit that shares a transactional producer. The job topics of a partition share one: opening a producer takes
-    time, and jobs are rarely urgent."""
+    """The unit that shares a transactional producer. The job topics of a partition share one, and those of the
+    lifecycle of models: opening a producer takes time, and these are rarely urgent."""
     topic, _, stream = tp.topic.rpartition(".")
-    return f"{topic}.{'jobs' if stream.startswith('job') else stream}-{tp.partition}"
+    if stream in LIFECYCLE_STREAMS:
+        stream = "lifecycle"
+    elif stream.startswith("job"):
+        stream = "jobs"
+    return f"{topic}.{stream}-{tp.partition}"
 
 
 class _DescribeTransactionsResponse(Response):

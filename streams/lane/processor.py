@@ -12,7 +12,7 @@ from inferd.streams.lane.output_batch import OutputBatch
 from inferd.streams.state import LaneTable
 from inferd.streams.telemetry import TenantCounters
 
-Kind = Literal["requests", "jobs", "chunks", "routes"]
+Kind = Literal["requests", "jobs", "chunks", "routes", "lifecycle"]
 """Each tenant has a worker for each kind, and one for each route."""
 
 Work = Sequence[tuple[TopicPartition, Records]]

@@ -23,7 +23,7 @@ from faust.tables.manager import TableManager
 from faust.types import CollectionT
 
 from inferd.streams.inference.cache import Change
-from inferd.streams.kafka import TableName, changelog_name, table_name
+from inferd.streams.kafka import TableName, changelog_name, table_name, table_partitions
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state.stores import (
     ByteStore,
@@ -227,7 +227,9 @@ def make_table(
     """An empty table of the app; its changelog is `changelog_name`. `directory`: for local stores; None keeps entries
     in memory."""
     name = table_name(tenant, table)
-    made = LaneTable(app, name=name, key_type=bytes, value_type=bytes, partitions=settings.topics.partitions)
+    made = LaneTable(
+        app, name=name, key_type=bytes, value_type=bytes, partitions=table_partitions(table, settings.topics)
+    )
     made.changelog = changelog_name(settings.group.group_id, tenant, table)
     stores = _stores(settings, made, directory)
     made.open_store = stores.open

@@ -180,7 +180,7 @@ DECODERS: Mapping[str, Callable[[bytes], Any]] = {
 }
 ANSWERS = {"resultOpenInference", "resultEvent"}
 """Messages that only inferd writes, and does not read."""
-INTERNAL = {"deadLetter", "artifactPart", "barrierResult", "chunk", "barrier"}
+INTERNAL = {"deadLetter", "artifactPart", "barrierResult", "chunk", "barrier", "windowStats"}
 
 
 def test_examples_are_valid_and_accepted(document: dict[str, Any]) -> None:

@@ -18,7 +18,8 @@ from inferd.streams.kafka.rights import Right, describe_missing, worker_rights
 from inferd.streams.kafka.topic_checks import TopicsError, TopicState
 from inferd.streams.settings import StreamSettings
 
-A_TOPICS = {f"ns.a.{stream}" for stream in ("requests", "jobs", "job-chunks", "job-results")}
+A_JOBS = {f"ns.a.{stream}" for stream in ("jobs", "job-chunks", "job-results")}
+A_TOPICS = {"ns.a.requests", *A_JOBS, "ns.a.model-stats"}
 B_TOPICS = {topic.replace(".a.", ".b.") for topic in A_TOPICS}
 
 
@@ -170,8 +171,10 @@ async def test_a_tenant_without_a_right_at_the_start_waits_alone_for_it(world: W
         ("READ on topic ns.a.requests", {"ns.a.requests"}),
         ("WRITE on topic ns.a.results", {"ns.a.requests"}),
         ("WRITE on topic ns.a.dead-letters", A_TOPICS),
-        ("READ on topic ns.a.job-chunks", A_TOPICS - {"ns.a.requests"}),
-        ("WRITE on transactional-id inferd-ns.a.jobs-0", A_TOPICS - {"ns.a.requests"}),
+        ("READ on topic ns.a.job-chunks", A_JOBS),
+        ("WRITE on transactional-id inferd-ns.a.jobs-0", A_JOBS),
+        ("WRITE on topic ns.a.model-stats", {"ns.a.requests", "ns.a.model-stats"}),
+        ("WRITE on transactional-id inferd-ns.a.lifecycle-0", {"ns.a.model-stats"}),
         ("READ on topic ns.a.models", set()),
         ("READ on group inferd", A_TOPICS | B_TOPICS),
     ],
@@ -180,7 +183,7 @@ async def test_a_lost_right_stops_only_what_needs_it(world: World, right: str, s
     await world.start()
     world.missing = [right]
     await world.check()
-    assert right.replace("jobs-0", "jobs-*") in world.admission.waits["a"]
+    assert right.replace("-0", "-*") in world.admission.waits["a"]
     assert world.excluded[-1] == stopped
     assert world.admission.unserved_reason("a") is None, "its models are loaded: over HTTP it is served"
     world.missing = []

@@ -100,7 +100,8 @@ async def test_the_app_assigns_so(tmp_path: Path) -> None:
     app = create_app(StreamSettings(KafkaConnection(), "w", tmp_path, "ns", topics=TopicSettings(partitions=3)))
     assert type(app.assignor).__name__ == "LaneAssignor"
     assert app.assignor.replicas == REPLICAS
-    assert app.partitions_max == {f"ns.default.{stream}": 3 for stream in ("jobs", "job-results", "job-chunks")}
+    jobs = {f"ns.default.{stream}": 3 for stream in ("jobs", "job-results", "job-chunks")}
+    assert app.partitions_max == {**jobs, "ns.default.model-stats": 1}
 
 
 def test_faust_calls_the_overridden_methods() -> None:

@@ -18,13 +18,16 @@ from hypothesis import strategies as st
 from inferd.daemon.settings.settings import settings_table
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.limits import Limits
-from inferd.schemas.topics import STREAMS, Stream
+from inferd.schemas.topics import LIFECYCLE_STREAMS, STREAMS, Stream
 from inferd.streams.kafka import topics as topics_module
+from inferd.streams.kafka.changelogs import TABLE_NAMES
 from inferd.streams.kafka.topic_checks import TopicsError, TopicState, checked, topic_specs
 from inferd.streams.kafka.topics import describe_topics, ensure_topics
 from inferd.streams.settings import CacheSettings, StreamSettings, TopicSettings
 
 RETENTION = TopicSettings().retention_ms
+TOPICS = len(STREAMS) + len(TABLE_NAMES)
+"""Topics of a tenant."""
 SERVERS = "127.0.0.1:9092"
 ALTER = f"--bootstrap-server {SERVERS} --alter"
 DEFAULTS = {"cleanup.policy": "delete", "retention.ms": str(RETENTION), "max.message.bytes": "1048588"}
@@ -152,6 +155,7 @@ def test_every_stream_of_every_tenant_has_a_topic() -> None:
             *(f"ns.{tenant}.{stream}" for stream in STREAMS),
             f"inferd-{tenant}.predictions-changelog",
             f"inferd-{tenant}.jobs-changelog",
+            f"inferd-{tenant}.model-windows-changelog",
         )
     ]
 
@@ -162,7 +166,7 @@ def test_settings_of_created_topics() -> None:
     )
     specs = {spec.stream: spec for spec in topic_specs(settings) if spec.stream != "changelog"}
     for stream, spec in specs.items():
-        assert spec.partitions == (1 if stream in ("models", "model-artifacts", "routes") else 6)
+        assert spec.partitions == (1 if stream in ("models", "model-artifacts", "routes", *LIFECYCLE_STREAMS) else 6)
         assert spec.replication == 3
         compacted = stream in ("models", "model-artifacts", "routes", "job-status")
         assert spec.config["cleanup.policy"] == ("compact" if compacted else "delete")
@@ -172,10 +176,11 @@ def test_settings_of_created_topics() -> None:
 
 def test_a_changelog_keeps_entries_as_long_as_they_are_valid_and_jobs_forever() -> None:
     settings = replace(settings_of(partitions=6), cache=CacheSettings(ttl_max_s=120))
-    predictions, jobs = (spec for spec in topic_specs(settings) if spec.stream == "changelog")
+    predictions, jobs, windows = (spec for spec in topic_specs(settings) if spec.stream == "changelog")
     assert (predictions.config["cleanup.policy"], predictions.config["retention.ms"]) == ("compact,delete", "120000")
     assert (jobs.config["cleanup.policy"], "retention.ms" in jobs.config) == ("compact", False)
     assert predictions.partitions == jobs.partitions == 6
+    assert (windows.config, windows.partitions) == (jobs.config, 1)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +207,7 @@ def test_a_changelog_with_wrong_settings_is_named(have: dict[str, str], problem:
 async def test_missing_topics_are_created_as_specified_and_then_fit(cluster: FakeCluster) -> None:
     states = await ensure_topics(settings := settings_of("a", "b", partitions=6))
     assert [state.name for state in states] == cluster.created == [spec.name for spec in topic_specs(settings)]
-    assert [state.problem for state in states] == [None] * 24
+    assert [state.problem for state in states] == [None] * (2 * TOPICS)
     assert {state.partitions for state in states} == {1, 6}
     assert cluster.closed == 1
 
@@ -266,7 +271,7 @@ async def test_only_what_is_missing_is_created(cluster: FakeCluster) -> None:
     await ensure_topics(settings_of("a"))
     cluster.created.clear()
     await ensure_topics(settings_of("a", "b"))
-    changelogs = [f"inferd-b.{table}-changelog" for table in ("predictions", "jobs")]
+    changelogs = [f"inferd-b.{table}-changelog" for table in ("predictions", "jobs", "model-windows")]
     assert cluster.created == [*(f"ns.b.{stream}" for stream in STREAMS), *changelogs]
 
 
@@ -284,7 +289,7 @@ async def test_two_workers_may_create_at_the_same_time(cluster: FakeCluster) -> 
 
     cluster.before_create = other
     states = await ensure_topics(settings_of())
-    assert [state.problem for state in states] == [None] * 12
+    assert [state.problem for state in states] == [None] * TOPICS
 
 
 async def test_a_worker_with_other_settings_that_was_quicker_is_noticed(cluster: FakeCluster) -> None:
@@ -301,14 +306,14 @@ async def test_a_worker_with_other_settings_that_was_quicker_is_noticed(cluster:
 async def test_creation_waits_until_new_topics_are_listed(cluster: FakeCluster) -> None:
     cluster.lag = 4
     states = await ensure_topics(settings_of())
-    assert [state.problem for state in states] == [None] * 12
+    assert [state.problem for state in states] == [None] * TOPICS
     assert cluster.looked >= 4
 
 
 async def test_new_topics_that_are_never_listed_are_reported(cluster: FakeCluster) -> None:
     cluster.lag = 1_000_000
     problems = await problems_of(settings_of())
-    assert len(problems) == 12
+    assert len(problems) == TOPICS
     assert "topic ns.default.requests does not exist" in problems[0]
 
 
@@ -328,13 +333,13 @@ async def test_a_late_response_is_not_a_failure(cluster: FakeCluster) -> None:
     cluster.rejects = {"ns.default.requests": (TIMED_OUT, "timed out")}
     cluster.hidden, cluster.lag = {"ns.default.requests": Topic(4)}, 1
     states = await ensure_topics(settings_of())
-    assert [state.problem for state in states] == [None] * 12
+    assert [state.problem for state in states] == [None] * TOPICS
 
 
 async def test_missing_topics_are_an_error_if_they_may_not_be_created(cluster: FakeCluster) -> None:
     problems = await problems_of(settings_of(create=False))
     assert cluster.created == []
-    assert len(problems) == 12
+    assert len(problems) == TOPICS
     assert problems[0] == (
         "topic ns.default.requests does not exist: run `inferd topics create`, or set INFERD_TOPICS_CREATE=true"
     )
@@ -342,7 +347,7 @@ async def test_missing_topics_are_an_error_if_they_may_not_be_created(cluster: F
 
 async def test_describing_changes_nothing(cluster: FakeCluster) -> None:
     states = await describe_topics(settings_of("a", "b"))
-    assert [state.partitions for state in states] == [0] * 24
+    assert [state.partitions for state in states] == [0] * (2 * TOPICS)
     assert cluster.created == []
 
 
@@ -436,7 +441,7 @@ async def test_if_all_topics_agree_the_setting_may_be_wrong(
 ) -> None:
     await ensure_topics(settings_of("a", "b", **made))
     problems = await problems_of(settings_of("a", "b"))
-    assert len(problems) >= 12
+    assert len(problems) >= TOPICS
     assert all(text in problem for problem in problems)
 
 
@@ -585,7 +590,7 @@ async def test_topics_for_replies_are_described_with_their_partitions(cluster: F
     states = await ensure_topics(settings_of(reply_to=["mine", "ns.default.results"]))
     assert {state.name: state.partitions for state in states}["mine"] == 3
     assert [state.name for state in states].count("ns.default.results") == 1
-    assert [state.problem for state in states] == [None] * 13, "how they look is their owner's affair"
+    assert [state.problem for state in states] == [None] * (TOPICS + 1), "how they look is their owner's affair"
 
 
 async def test_topics_for_replies_must_exist_and_are_never_created(cluster: FakeCluster) -> None:

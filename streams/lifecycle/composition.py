@@ -1,0 +1,35 @@
+"""Composes the processors and tables of one tenant's lifecycle of models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from inferd.schemas.topics import TenantTopics
+from inferd.streams.kafka import UNCHECKED, Destinations
+from inferd.streams.lane import Processor
+from inferd.streams.lifecycle.processors import LifecycleContext, StatsProcessor
+from inferd.streams.lifecycle.windows import WindowStore
+from inferd.streams.settings import StreamSettings
+from inferd.streams.state import LaneTable
+
+
+@dataclass(frozen=True, slots=True)
+class TenantLifecycle:
+    """The lifecycle of one tenant's models: what this worker owns of it, and the processors of its topics."""
+
+    windows: WindowStore
+    processors: Sequence[Processor]
+    tables: Sequence[LaneTable]
+
+
+def compose_lifecycle(
+    settings: StreamSettings, tenant: str, windows_table: LaneTable, destinations: Destinations = UNCHECKED
+) -> TenantLifecycle:
+    """The processors of `LIFECYCLE_STREAMS`. All of them have all tables: they share one unit."""
+    tables = (windows_table,)
+    windows = WindowStore(tenant, windows_table, settings.monitor.windows_h)
+    context = LifecycleContext(
+        TenantTopics(settings.namespace, tenant), windows, tables, settings.worker_id, settings.limits, destinations
+    )
+    return TenantLifecycle(windows, (StatsProcessor(context),), tables)

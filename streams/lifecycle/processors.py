@@ -1,0 +1,171 @@
+"""The processor of `model-stats`: adds what workers counted to the windows of the table.
+
+It always runs under `exactly_once`: otherwise a worker that still believes it owns the windows could overwrite those of
+its successor, and a count could be added twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+
+import structlog
+from aiokafka import TopicPartition
+
+from inferd.schemas.errors import InvalidValueError, ModelServingError
+from inferd.schemas.limits import Limits
+from inferd.schemas.monitoring import WINDOW_BYTES_MAX, WINDOW_S, WindowStats, decode_window, encode_window, merge
+from inferd.schemas.topics import Stream, TenantTopics
+from inferd.streams.group import Records
+from inferd.streams.inference import Record, internal_error
+from inferd.streams.kafka import UNCHECKED, Destinations
+from inferd.streams.lane import DeadLetters, Kind, OutputBatch, Work, rejection_of, timestamps_of
+from inferd.streams.lifecycle.windows import WindowKey, WindowsPartition, WindowStore
+from inferd.streams.state import Change, LaneTable
+from inferd.streams.telemetry import Tally, TenantCounters
+
+log = structlog.get_logger(__name__)
+
+RECORDS_MAX = 4_096
+"""Maximum records per micro-batch."""
+PAUSE_S = 0.5
+"""Between two micro-batches: a transaction for each record would cost more than the scoring that it counts."""
+AHEAD_MINUTES_MAX = 60
+"""How far the clock of a worker may be ahead."""
+
+
+@dataclass(frozen=True, slots=True)
+class LifecycleContext:
+    """Shared by the processors of a tenant's lifecycle of models."""
+
+    topics: TenantTopics
+    windows: WindowStore
+    tables: Sequence[LaneTable]
+    """Those of all processors."""
+    worker_id: str
+    limits: Limits
+    destinations: Destinations = UNCHECKED
+    clock: Callable[[], float] = time.time
+    """Unix seconds."""
+
+    def now_ms(self) -> int:
+        return int(self.clock() * 1000)
+
+
+class LifecycleProcessor:
+    """Shared by the processors of `LIFECYCLE_STREAMS`."""
+
+    kind: Kind = "lifecycle"
+    waits = False
+
+    def __init__(self, context: LifecycleContext, stream: Stream) -> None:
+        self.tenant = context.topics.tenant
+        self.topic = context.topics.name(stream)
+        self.counters = TenantCounters(self.tenant)
+        self.tables = context.tables
+        self._context = context
+        self._dead_letters = DeadLetters(context.topics.name("dead-letters"), context.worker_id, context.destinations)
+
+    def start(self, number: int) -> int | None:
+        return None
+
+    def unit(self, number: int) -> Hashable:
+        return (self.tenant, "lifecycle", number)
+
+    def outputs(self, number: int) -> Iterable[TopicPartition]:
+        yield TopicPartition(self._dead_letters.topic, number)
+
+    def reject(self, output: OutputBatch, tp: TopicPartition, record: Record, error: ModelServingError) -> None:
+        """Sends a record to the dead-letter topic; no state changes."""
+        rejection = rejection_of(record, error, self._context.limits)
+        output.tally.results -= 1
+        output.tally.errors[rejection.code] += 1
+        self._dead_letters.add(output, record, tp, rejection)
+
+
+class StatsProcessor(LifecycleProcessor):
+    """The processor of `model-stats`."""
+
+    def __init__(self, context: LifecycleContext) -> None:
+        super().__init__(context, "model-stats")
+        self._windows = context.windows
+        self._processed_at = float("-inf")
+
+    def records_max(self) -> int:
+        return RECORDS_MAX
+
+    async def process(self, work: Work) -> Sequence[Sequence[OutputBatch]]:
+        """The output of each part, or none yet: records are collected for `PAUSE_S`."""
+        now = self._context.clock()
+        if 0 <= now - self._processed_at < PAUSE_S:
+            return [[] for _ in work]
+        self._processed_at = now
+        return [[self._output(tp, records)] if records else [] for tp, records in work]
+
+    def _output(self, tp: TopicPartition, records: Records) -> OutputBatch:
+        now_ms = self._context.now_ms()
+        tally = Tally(results=len(records))
+        output = OutputBatch(records[-1].offset + 1, len(records), timestamps_of(records, now_ms), tally)
+        partition = self._windows.partitions[tp.partition]
+        changed: dict[WindowKey, WindowStats] = {}
+        for record in records:
+            try:
+                if (rejection := getattr(record, "rejection", None)) is not None:
+                    raise rejection
+                self._add(partition, changed, record, now_ms // 1000 // WINDOW_S)
+            except ModelServingError as error:
+                self.reject(output, tp, record, error)
+            except Exception as fault:  # No record may stop its partition.
+                log.exception("window_fault", tenant=self.tenant, offset=record.offset)
+                self.reject(output, tp, record, internal_error(fault))
+        for key in changed:
+            partition.add(key)
+        expired = partition.expired(self._oldest(now_ms))
+        changes: list[Change] = [(key.encode(), encode_window(window)) for key, window in changed.items()]
+        changes += [(key.encode(), None) for key in expired]
+        if changes:
+            output.changes[partition.table] = changes
+        return output
+
+    def _oldest(self, now_ms: int) -> int:
+        """The first minute whose windows are kept."""
+        return now_ms // 1000 // WINDOW_S - self._windows.kept_minutes
+
+    def _add(
+        self, partition: WindowsPartition, changed: dict[WindowKey, WindowStats], record: Record, minute: int
+    ) -> None:
+        """Adds a record to its window."""
+        added = decode_window(record.value)
+        if added.minute > minute + AHEAD_MINUTES_MAX:
+            raise InvalidValueError(f"window: minute {added.minute} is in the future; now it is {minute}")
+        if added.minute < minute - self._windows.kept_minutes:
+            return  # read again after a long time
+        key = WindowKey.of(added)
+        before = changed.get(key) or partition.get(key)
+        window = merge(before, added) if before is not None else added
+        if before is not None and len(encode_window(window)) > WINDOW_BYTES_MAX:
+            raise InvalidValueError(f"window: the sum of {key.model_id}:{key.version} has too many values")
+        changed[key] = window
+
+    async def opened(self, number: int) -> None:
+        await self._windows.open(number)
+
+    def closed(self, number: int) -> None:
+        self._windows.close(number)
+
+    def rewound(self, number: int, dropped: Sequence[OutputBatch]) -> None:
+        """Only acknowledged windows remain."""
+        self._windows.reopen(number)
+        self._processed_at = float("-inf")
+
+    def acked(self, number: int, output: OutputBatch) -> None:
+        """Nothing to do: windows are read from the table."""
+
+    def idle_output(self, tp: TopicPartition, next_offset: int, now_ms: int) -> OutputBatch | None:
+        """Removes windows that are too old."""
+        partition = self._windows.partitions.get(tp.partition)
+        if partition is None or not (expired := partition.expired(self._oldest(now_ms))):
+            return None
+        changes: list[Change] = [(key.encode(), None) for key in expired]
+        return OutputBatch(next_offset, 0, [], changes={partition.table: changes})
