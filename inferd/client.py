@@ -11,11 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from inferd.capture import read_captured
 from inferd.cluster import Cluster
 from inferd.jobs import JobOptions, JobRow, Jobs, OnProgress, rows_of
 from inferd.models import Author, ModelChanges, ModelList, ModelLog
 from inferd.predictions import Call, Exchange, PendingRequests, SentCall, sent_ahead
 from inferd.routes import RouteLog, Start
+from inferd.schemas.capture import CapturedRequest
 from inferd.schemas.codecs import MSGPACK, codec_named
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.headers import ROW_ERRORS, RawHeaders
@@ -340,6 +342,14 @@ class Client:
     async def models(self, *, timeout_s: float = TIMEOUT_S) -> ModelList:
         """Versions, aliases and undecodable records of the `models` topic."""
         return await self._model_log.read(timeout_s)
+
+    async def captured(self, model: str, *, since: datetime | None = None) -> AsyncGenerator[CapturedRequest, None]:
+        """Captured requests to a model `name`, or to a version `name:version`, that are in the topic now, partition by
+        partition; `since`: written since then. Workers capture the share `INFERD_CAPTURE_SHARE` of the requests.
+        """
+        async with aclosing(read_captured(self._cluster, ModelReference.parse(model), since)) as found:
+            async for captured in found:
+                yield captured
 
     async def create_route(
         self, route: Route, *, start: Start = "latest", replace: bool = False, timeout_s: float = TIMEOUT_S

@@ -20,6 +20,7 @@ from inferd.errors import ClientClosedError
 from inferd.jobs import JobRow, OnProgress
 from inferd.models import ModelList
 from inferd.routes import Start
+from inferd.schemas.capture import CapturedRequest
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.jobs import ChunkResult, JobStatus
 from inferd.schemas.models import Alias, AliasTarget, Manifest
@@ -171,6 +172,10 @@ class SyncClient:
     def job_result_chunks(self, job_id: str, from_row: int = 0) -> Iterator[ChunkResult]:
         """Like `Client.job_result_chunks`."""
         return self._iterate(self._client.job_result_chunks(job_id, from_row))
+
+    def captured(self, model: str, *, since: datetime | None = None) -> Iterator[CapturedRequest]:
+        """Like `Client.captured`."""
+        return self._iterate(self._client.captured(model, since=since))
 
     def cancel_job(self, job_id: str, *, timeout_s: float = TIMEOUT_S) -> JobStatus:
         """Like `Client.cancel_job`."""

@@ -20,6 +20,7 @@ Stream = Literal[
     "model-artifacts",
     "routes",
     "model-stats",
+    "capture",
 ]
 DEFAULT_TENANT = "default"
 """The tenant of settings and clients that name none."""

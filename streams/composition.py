@@ -14,6 +14,7 @@ from inferd.schemas.protocols import Exchanges
 from inferd.schemas.routes import Route
 from inferd.schemas.topics import LIFECYCLE_STREAMS, Stream, TenantTopics
 from inferd.streams.admission import Admission
+from inferd.streams.capture import Capture
 from inferd.streams.inference import Scorer
 from inferd.streams.jobs.composition import TenantJobs, compose_jobs
 from inferd.streams.jobs.reader import RecordReader
@@ -94,6 +95,8 @@ def compose_tenants(
         scoring = BatchScoring(measures, BatchSizer(settings.lane), runner, time.time)
         requests = RequestProcessor(names, scorer, settings.worker_id, destinations, scoring, predictions)
         requests.tracing, requests.on_demand = measures.tracing, follower.on_demand
+        if settings.capture_share:
+            requests.capture = Capture(names.name("capture"), settings.capture_share, destinations)
         jobs_table = make_table(app, settings, tenant, "jobs", directory)
         process_batch = user_code.process_batch(tenant)
         jobs = compose_jobs(settings, tenant, jobs_table, catalog, reader, measures, destinations, process_batch)
@@ -138,7 +141,8 @@ def compose_routes(
         context = RouteContext(
             topics=names, worker_id=settings.worker_id, measures=measures, destinations=destinations,
             partitions_of=topics.partitions_of,
-            predictions=tenants[names.tenant].requests.predictions, on_demand=follower.on_demand,
+            predictions=tenants[names.tenant].requests.predictions,
+            capture=tenants[names.tenant].requests.capture, on_demand=follower.on_demand,
         )  # fmt: skip
         return RouteProcessor(context, topic, scorer, scoring)
 

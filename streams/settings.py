@@ -145,6 +145,8 @@ class StreamSettings:
     """Topics that a `reply-to` header may name."""
     schema_registry: SchemaRegistryConnection | None = None
     """Where routes find and register schemas."""
+    capture_share: float = 0.0
+    """Share of the requests that are captured with their features and outputs, 0 to 1."""
     predict_threads: int = 1
     kernels: Kernels = "auto"
     """`auto`: compiled kernels read rows and score models, as far as they cover them; `off`: they are not used."""

@@ -22,6 +22,7 @@ from inferd.streams.routes import RouteService
 from inferd.streams.settings import StreamSettings
 from inferd.streams.telemetry import (
     NOTHING,
+    CaptureSnapshot,
     DanglingAlias,
     JobsSnapshot,
     LaneMeasures,
@@ -95,6 +96,7 @@ def take_snapshot(streams: StreamsView, phase: Phase, phase_for_s: float) -> Str
         records_missing=measures.records_missing,
         cache=_caches(streams),
         jobs=tuple(_jobs(tenant, parts) for tenant, parts in streams.tenants.items()),
+        capture=_capture(streams),
         restoring=lane.restoring if lane is not None else None,
         restored_records=lane.restored_records if lane is not None else 0,
         direct=measures.direct.snapshot(),
@@ -179,6 +181,11 @@ def _lag(partition: Partition, end: int) -> int:
 
 def _tenants(streams: StreamsView) -> tuple[TenantSnapshot, ...]:
     return streams.lane.tenant_snapshots() if streams.lane is not None else ()
+
+
+def _capture(streams: StreamsView) -> tuple[CaptureSnapshot, ...]:
+    captures = [(tenant, parts.requests.capture) for tenant, parts in streams.tenants.items()]
+    return tuple(CaptureSnapshot(tenant, of.share, of.written, of.refused) for tenant, of in captures if of is not None)
 
 
 def _jobs(tenant: str, parts: TenantParts) -> JobsSnapshot:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from inferd.daemon.cli.jobs.submit import parse_deadline
 from inferd.daemon.cli.options import Target, broker_options, settings_options
 from inferd.daemon.cli.output import OutputFormat, report, write_json, write_result, write_table
 from inferd.daemon.cli.predict.command import OUTPUTS_HELP, parse_outputs
 from inferd.daemon.cli.session import run_with_broker
+from inferd.daemon.cli.times import parse_earlier
 from inferd.daemon.printable import printable
 from inferd.daemon.settings import Settings
 from inferd.daemon.value_view import view_of
@@ -68,9 +67,7 @@ def _parse_start(ctx: click.Context, parameter: click.Parameter, text: str) -> S
         return "latest"
     if text == "earliest":
         return "earliest"
-    now = datetime.now(UTC)
-    time = parse_deadline(ctx, parameter, text) or now
-    return time if "-" in text else now - (time - now)
+    return parse_earlier(ctx, parameter, text) or "latest"
 
 
 def _parse_topics(_ctx: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]) -> list[str]:

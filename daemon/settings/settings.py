@@ -58,6 +58,7 @@ OffsetReset = Literal["earliest", "latest"]
 
 _LANE, _GROUP, _TOPICS, _TRIAL, _LIMITS = LaneSettings(), GroupSettings(), TopicSettings(), TrialSettings(), Limits()
 _CACHE, _MODELS, _MONITOR = CacheSettings(), ModelSettings(), MonitorSettings()
+_CAPTURE_SHARE = 0.0  # captured requests hold values of features
 _CLASS_NAME = kind.text(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", "a class with its module, such as mypackage.MyServer")
 _GROUP_TEXT = kind.text(r"[A-Za-z0-9._-]{1,200}", "1 to 200 of A-Z a-z 0-9 . _ -")
 
@@ -255,6 +256,13 @@ class Settings:
         kind.number(0.05, 1),
         _LANE.jobs_share,
         "Share of a worker's time that chunks of batch jobs may take while there are requests.",
+        "Processing",
+    )
+
+    capture_share: float = setting(
+        kind.number(0, 1),
+        _CAPTURE_SHARE,
+        "Share of the requests that are captured in `<tenant>.capture`, with the values of their features.",
         "Processing",
     )
 
@@ -672,6 +680,7 @@ class Settings:
             compression=self.compression,
             reply_to_allowed=self.reply_to_allowed,
             schema_registry=self.schema_registry(),
+            capture_share=self.capture_share,
             predict_threads=self.predict_threads,
             kernels=self.kernels,
             url=self.http_advertised_url or url or NO_URL,

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from inferd.daemon.telemetry.status import Stage, StatusBoard, TrafficSource
 from inferd.streams.telemetry import (
     CacheSnapshot,
+    CaptureSnapshot,
     JobsSnapshot,
     LatencySnapshot,
     ModelMemorySnapshot,
@@ -114,6 +115,15 @@ def of_caches(name: str, type_: MetricType, meaning: str, value: Callable[[Cache
                 yield _model_labels(item), known
 
     return MetricInfo(name, type_, ("tenant", "model", "version"), meaning, read)
+
+
+def of_capture(name: str, meaning: str, value: Callable[[CaptureSnapshot], float]) -> MetricInfo:
+    """A counter of captured requests with a sample per tenant."""
+
+    def read(scrape: Scrape) -> Samples:
+        return [((item.tenant,), value(item)) for item in scrape.snapshot.capture] if scrape.snapshot else []
+
+    return MetricInfo(name, "counter", ("tenant",), meaning, read)
 
 
 def of_jobs(name: str, type_: MetricType, meaning: str, value: Callable[[JobsSnapshot], float]) -> MetricInfo:

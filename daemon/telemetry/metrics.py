@@ -12,6 +12,7 @@ from inferd.daemon.telemetry.metric_readers import (
     model_states,
     of_budget,
     of_caches,
+    of_capture,
     of_jobs,
     of_models,
     of_partitions,
@@ -222,6 +223,12 @@ METRICS: tuple[MetricInfo, ...] = (
         " fills. Negative: the cache costs more than it saves. Absent until 1,000 rows were looked up and 1,000 were"
         " predicted.",
         lambda c: c.saved_s,
+    ),
+    of_capture("inferd_captured_total", "Requests captured in `<tenant>.capture`.", lambda c: c.captured),
+    of_capture(
+        "inferd_capture_refused_total",
+        "Requests not captured, because their records are too large for `<tenant>.capture`.",
+        lambda c: c.refused,
     ),
     of_jobs("inferd_jobs_open", "gauge", "Open jobs owned by this worker.", lambda j: j.open),
     of_jobs("inferd_jobs_open_rows", "gauge", "Rows of these open jobs.", lambda j: j.open_rows),

@@ -68,6 +68,9 @@ _STREAMS: Mapping[Stream, _Stream] = {
     "model-stats": _Stream(
         "What each model version scored, minute by minute.", messages.MODEL_STATS, ("send", "receive"), internal=True
     ),
+    "capture": _Stream(
+        "A share of the requests, with the values of their features and the outputs.", messages.CAPTURE, ("send",)
+    ),
     "model-artifacts": _Stream("Model files in parts.", messages.ARTIFACTS, ("receive",), compacted=True),
 }
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from inferd.schemas import dead_letters
 from inferd.schemas.asyncapi import types
+from inferd.schemas.capture import CapturedRequest
 from inferd.schemas.cloud_events import REQUIRED
 from inferd.schemas.codecs import JSON, MSGPACK
 from inferd.schemas.headers import (
@@ -410,8 +411,31 @@ MODEL_STATS: tuple[Message, ...] = (
         content_type=MSGPACK.content_type,
     ),
 )
+CAPTURE: tuple[Message, ...] = (
+    Message(
+        name="capturedRequest",
+        summary="A request that a model has scored, with the values of its features as the model got them.",
+        payload=CapturedRequest,
+        key="the key of the request, else its id",
+        content_type=MSGPACK.content_type,
+        examples=(
+            Example(
+                payload={
+                    "id": "r-1",
+                    "model_id": "churn",
+                    "version": 3,
+                    "scored_at": 1_766_599_200_000,
+                    "alias_revision": 7,
+                    "variant": "champion",
+                    "features": {"age": [24.0, None], "plan": ["basic", "pro"]},
+                    "outputs": {"prediction": [0.25, 0.5]},
+                }
+            ),
+        ),
+    ),
+)
 MESSAGES: tuple[Message, ...] = (
     *REQUESTS, *RESULTS, *DEAD_LETTERS, *JOBS, *JOB_STATUS, *JOB_RESULTS, *JOB_CHUNKS, *MODELS, *ARTIFACTS, *ROUTES,
-    *MODEL_STATS,
+    *MODEL_STATS, *CAPTURE,
 )  # fmt: skip
 """All of them."""

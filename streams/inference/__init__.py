@@ -10,6 +10,7 @@ from inferd.streams.inference.kernels import (
     UnavailableError,
     kernels_fault,
     kernels_in_use,
+    key_digests,
     library,
     use_kernels,
 )
@@ -109,6 +110,7 @@ __all__ = [
     "joined_records",
     "kernels_fault",
     "kernels_in_use",
+    "key_digests",
     "label_codes",
     "library",
     "load_model",

@@ -172,7 +172,9 @@ class Group:
         """The requests that the model has scored, with their rows and its values."""
         for group in self.alone or (self,):
             if group.arrays is not None:
-                yield ScoredRows(group.model, group.indexes, group.ids, group.counts, group.inputs, group.arrays)
+                yield ScoredRows(
+                    group.model, group.indexes, group.ids, group.counts, group.outputs, group.inputs, group.arrays
+                )
 
     def spans(self) -> Iterator[slice]:
         """The row range of each request."""

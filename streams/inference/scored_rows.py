@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
+from inferd.schemas.requests import Output
 from inferd.streams.inference.catalog import ServedModel
 from inferd.streams.inference.inputs import Inputs
 from inferd.streams.inference.runtime import Arrays
@@ -20,10 +22,17 @@ class ScoredRows:
     ids: Sequence[str]
     """Of the requests; empty strings for records of routes, which have none."""
     counts: Sequence[int]
+    outputs: tuple[Output, ...]
+    """Those that the requests asked for."""
     inputs: Inputs
     """All rows, as the model got them."""
     arrays: Arrays
-    """The model's own values of all rows, by output: those asked for, and those that answers are derived from."""
+    """The model's own values of all rows, by output: those that `outputs` are made from."""
+
+    def spans(self) -> list[slice]:
+        """The rows of each request."""
+        stops = accumulate(self.counts)
+        return [slice(stop - count, stop) for count, stop in zip(self.counts, stops, strict=True)]
 
     def shifted(self, records: int) -> ScoredRows:
         """The same behind so many other records."""

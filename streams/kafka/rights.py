@@ -14,6 +14,7 @@ from aiokafka import TopicPartition
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.topics import LIFECYCLE_STREAMS, Stream, TenantTopics
 from inferd.streams.kafka.changelogs import TableName, changelog_name
+from inferd.streams.kafka.topic_checks import streams_of
 from inferd.streams.kafka.transactions import unit_of
 from inferd.streams.settings import Guarantee, StreamSettings
 
@@ -37,6 +38,7 @@ READ_AND_WRITTEN: dict[Stream, tuple[tuple[Operation, ...], tuple[Stream, ...]]]
     "model-artifacts": (("READ",), ()),
     "routes": (("READ",), ()),
     "model-stats": (("READ", "WRITE"), (*REQUESTS, *LIFECYCLE_STREAMS)),
+    "capture": (("WRITE",), REQUESTS),
 }
 """By topic: the operations of a worker, and the tenant's topics that it cannot process without them."""
 CHANGELOGS: dict[TableName, tuple[Stream, ...]] = {
@@ -92,7 +94,8 @@ def _tenant_rights(settings: StreamSettings, topics: TenantTopics, numbers: rang
     def right(operation: Operation, resource: Resource, name: str, stops: Collection[Stream]) -> Right:
         return Right(operation, resource, name, topics.tenant, frozenset(map(topics.name, stops)))
 
-    for stream, (operations, stops) in READ_AND_WRITTEN.items():
+    for stream in streams_of(settings):
+        operations, stops = READ_AND_WRITTEN[stream]
         for operation in ("DESCRIBE", *operations):
             yield right(operation, "topic", topics.name(stream), stops)
         yield right("DESCRIBE_CONFIGS", "topic", topics.name(stream), ())

@@ -89,6 +89,11 @@ class TopicsError(ServerError):
         self.args = (self.message,)
 
 
+def streams_of(settings: StreamSettings) -> Sequence[Stream]:
+    """The topics of a tenant that workers with these settings use."""
+    return [stream for stream in STREAMS if stream != "capture" or settings.capture_share]
+
+
 def topic_specs(settings: StreamSettings) -> list[TopicSpec]:
     """Every topic of every tenant in the settings, and the changelogs of its tables."""
     return [spec for tenant in settings.tenants for spec in _tenant_specs(tenant, settings)]
@@ -96,7 +101,7 @@ def topic_specs(settings: StreamSettings) -> list[TopicSpec]:
 
 def _tenant_specs(tenant: str, settings: StreamSettings) -> Iterable[TopicSpec]:
     topics = settings.topics
-    for stream in STREAMS:
+    for stream in streams_of(settings):
         yield _spec(TenantTopics(settings.namespace, tenant), stream, topics, settings.limits)
     for table in TABLE_NAMES:
         name = changelog_name(settings.group.group_id, tenant, table)
@@ -175,6 +180,8 @@ _BYTES_MAX: Mapping[Stream, Callable[[Limits], int]] = {
     "model-artifacts": lambda limits: limits.artifact_part_bytes_max + OTHER_BYTES,
     "routes": lambda limits: limits.manifest_bytes_max + OTHER_BYTES,
     "model-stats": lambda _: WINDOW_BYTES_MAX + OTHER_BYTES,
+    # Requests whose record is larger are not captured.
+    "capture": lambda _: 0,
 }
 _SETTINGS: Mapping[Role, str] = {
     "requests": "INFERD_MESSAGE_BYTES_MAX",

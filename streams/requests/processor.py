@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from aiokafka import TopicPartition
 
@@ -13,6 +14,7 @@ from inferd.schemas.errors import InferenceError, error_of_code
 from inferd.schemas.headers import NO_HEADERS, PropagatedHeaders, RequestHeaders
 from inferd.schemas.requests import encode_failure_for
 from inferd.schemas.topics import TenantTopics
+from inferd.streams.capture import Capture, Part
 from inferd.streams.group import Records
 from inferd.streams.http_requests import HttpAnswer, HttpRequest, HttpRequests
 from inferd.streams.inference import (
@@ -80,6 +82,8 @@ class RequestProcessor:
         """Loads models that are not loaded; None if all are."""
         self.tracing: Tracing | None = None
         """Creates spans; None without tracing."""
+        self.capture: Capture | None = None
+        """Captures requests; None if none are captured."""
         self._scoring = scoring
         self._clock = clock
         self._results = topics.name("results")
@@ -97,6 +101,8 @@ class RequestProcessor:
         yield TopicPartition(self._dead_letters.topic, number)
         for topic in self._destinations.reply_to:
             yield TopicPartition(topic, number % max(1, self._destinations[topic].partitions))
+        if self.capture is not None:
+            yield self.capture.partition_of(number)
 
     def start(self, number: int) -> int | None:
         return None
@@ -144,6 +150,8 @@ class RequestProcessor:
             span = range(start, start := start + len(records))
             outputs.append(self.output(tp, records, outcome, span, timing))
         self._add_changes(work, outputs, outcome, started_ms)
+        if self.capture is not None:
+            self._add_captured(self.capture, parts, outputs, outcome, started_ms)
         if asked:
             self._answer(asked, outcome, start)
         if self.tracing is not None and outcome.headers:
@@ -156,6 +164,22 @@ class RequestProcessor:
             direct.acked()
         for (tp, _), part in zip(work, outputs, strict=True):
             part.spans = spans.get(tp.partition)
+
+    def _add_captured(
+        self,
+        capture: Capture,
+        parts: Sequence[tuple[int, Sequence[Record]]],
+        outputs: Sequence[OutputBatch],
+        outcome: Outcome,
+        now_ms: int,
+    ) -> None:
+        """Adds captured requests to the output of each part; those over HTTP wait for the next output."""
+        for (number, _), output in zip(parts, outputs, strict=False):
+            capture.add_late(number, output)
+        start, captured = 0, []
+        for (number, records), output in zip_longest(parts, outputs):
+            captured.append(Part(range(start, start := start + len(records)), number, records, output))
+        capture.add(captured, outcome, now_ms)
 
     def _answer(self, asked: Sequence[HttpRequest], outcome: Outcome, start: int) -> None:
         tally = Tally(results=len(asked))
@@ -212,12 +236,14 @@ class RequestProcessor:
                 self.predictions.acked(number, changes)
 
     def idle_output(self, tp: TopicPartition, next_offset: int, now_ms: int) -> OutputBatch | None:
-        if self.predictions is None:
-            return None
-        changes = self.predictions.writable(tp.partition, self.predictions.due(tp.partition, now_ms))
-        if not changes:
-            return None
-        return OutputBatch(next_offset, 0, [], changes={self.predictions.partition(tp.partition): changes})
+        output = OutputBatch(next_offset, 0, [])
+        if self.capture is not None:
+            self.capture.add_late(tp.partition, output)
+        if self.predictions is not None:
+            changes = self.predictions.writable(tp.partition, self.predictions.due(tp.partition, now_ms))
+            if changes:
+                output.changes[self.predictions.partition(tp.partition)] = changes
+        return output if output.by_topic or output.changes else None
 
     def output(
         self, tp: TopicPartition, records: Records, outcome: Outcome, span: range, timing: Timing

@@ -10,6 +10,7 @@ from aiokafka import TopicPartition
 
 from inferd.schemas.routes import Route
 from inferd.schemas.topics import TenantTopics
+from inferd.streams.capture import Capture, Part
 from inferd.streams.group import Records
 from inferd.streams.inference import Outcome, Record
 from inferd.streams.kafka import Destinations
@@ -36,6 +37,8 @@ class RouteContext:
     """The partitions of a topic; 0 if it does not exist."""
     predictions: CacheTable | None = None
     """The prediction cache."""
+    capture: Capture | None = None
+    """Captures records; None if none are captured."""
     on_demand: OnDemandLoader | None = None
     """Loads models that are not loaded."""
     clock: Callable[[], float] = time.time
@@ -88,6 +91,8 @@ class RouteProcessor:
             yield TopicPartition(sink, number)
         else:
             yield from (TopicPartition(sink, each) for each in range(partitions))
+        if (capture := self._context.capture) is not None:
+            yield capture.partition_of(number)
 
     def records_max(self) -> int:
         return self._scoring.records_max()
@@ -111,6 +116,10 @@ class RouteProcessor:
             outputs.append(self._output(scorer.route, tp, ready, outcome, span, started_ms))
             written.append(span)
         self._trace(work, parts, outputs, written, outcome, step_timer)
+        if (capture := self._context.capture) is not None:
+            of_parts = zip(valued, written, outputs, strict=True)
+            taken = [Part(span, part[0], part[1], of[0]) for part, span, of in of_parts if of]
+            capture.add(taken, outcome, started_ms)
         return outputs
 
     def _ready(self, outcome: Outcome, span: range) -> range:

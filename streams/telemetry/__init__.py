@@ -5,6 +5,7 @@ from inferd.streams.telemetry.counters import ChunkCounters, JobCounters, ModelC
 from inferd.streams.telemetry.measure import WAIT_MS_MAX, LaneMeasures, LatencyHistogram
 from inferd.streams.telemetry.snapshot import (
     NOTHING,
+    CaptureSnapshot,
     DanglingAlias,
     JobsSnapshot,
     LatencySnapshot,
@@ -31,6 +32,7 @@ __all__ = [
     "NOTHING",
     "WAIT_MS_MAX",
     "CacheSnapshot",
+    "CaptureSnapshot",
     "ChunkCounters",
     "DanglingAlias",
     "JobCounters",

@@ -125,6 +125,17 @@ class TenantSnapshot(msgspec.Struct, frozen=True):
     """The part of `errors` from requests to a deployed version."""
 
 
+class CaptureSnapshot(msgspec.Struct, frozen=True):
+    """Captured requests of one tenant since the start of this worker."""
+
+    tenant: str
+    share: float
+    """Of the requests, 0 to 1."""
+    captured: int
+    refused: int
+    """Too large for the topic."""
+
+
 class JobsSnapshot(msgspec.Struct, frozen=True):
     """Batch jobs of one tenant: the jobs that this worker owns, and its work on all jobs since the start."""
 
@@ -229,6 +240,8 @@ class StreamsSnapshot(msgspec.Struct, frozen=True):
     model_memory: ModelMemorySnapshot = ModelMemorySnapshot()
     model_wait: LatencySnapshot = NOTHING
     """How long requests waited for a version to be loaded: one observation a load."""
+    capture: tuple[CaptureSnapshot, ...] = ()
+    """Of the tenants; empty if no requests are captured."""
     routes: tuple[RouteSnapshot, ...] = ()
     route_queue: LatencySnapshot = NOTHING
     """Of routes: from a record's timestamp to the start of its scoring."""

@@ -19,7 +19,6 @@ from inferd.daemon.cli.jobs.output import (
 from inferd.daemon.cli.jobs.progress import shown_job
 from inferd.daemon.cli.jobs.submit import (
     SubmitOptions,
-    parse_deadline,
     parse_label,
     submit_file,
 )
@@ -34,6 +33,7 @@ from inferd.daemon.cli.predict.command import OUTPUTS_HELP, parse_outputs, parse
 from inferd.daemon.cli.predict.output import row_writer
 from inferd.daemon.cli.predict.row_batches import Outcome
 from inferd.daemon.cli.session import run_with_broker
+from inferd.daemon.cli.times import parse_later
 from inferd.daemon.row_files import FORMATS, Format, format_of
 from inferd.schemas.errors import InferenceError
 from inferd.schemas.jobs import ChunkResult, JobStatus, Phase
@@ -80,7 +80,7 @@ Examples:
 @file_options
 @click.option("--outputs", callback=parse_outputs, help=OUTPUTS_HELP)
 @click.option("--chunk-rows", type=click.IntRange(1), help="Rows scored and published together.  [default: 1024]")
-@click.option("--deadline", callback=parse_deadline, metavar="30m|TIME",
+@click.option("--deadline", callback=parse_later, metavar="30m|TIME",
               help="When all rows must have arrived: 90s, 30m, 2h, 1d from now, or 2026-12-24T18:00Z.")  # fmt: skip
 @click.option("--label", "labels", multiple=True, callback=parse_label, metavar="NAME=VALUE",
               help="Label shown in the job's status; repeatable.")  # fmt: skip

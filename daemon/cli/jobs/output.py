@@ -6,26 +6,19 @@ import csv
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 import click
 import msgspec
 
 from inferd.daemon.cli.output import OutputFormat, write_json, write_table
+from inferd.daemon.column_files import ParquetColumns, csv_cell
 from inferd.daemon.row_files import Format
 from inferd.jobs import rows_of
-from inferd.schemas.errors import ServerError
 from inferd.schemas.jobs import ChunkResult, JobStatus
-
-if TYPE_CHECKING:
-    from pyarrow import DataType, Table
 
 LIST_COLUMNS = ("job", "status", "model", "rows", "done", "failed", "submitted", "took")
 ERROR_COLUMNS = ("error_code", "error_message")
-GROUP_ROWS = 65_536
-"""Rows per Parquet row group."""
-UNTYPED_CHUNKS_MAX = 256
-"""After this many chunks without a value of an output, its column becomes float64."""
 
 
 # -------------------------------------------------------------------------------------------------------------- status
@@ -132,7 +125,7 @@ class CsvWriter:
             self._writer.writerow(("row", *chunk.outputs, *ERROR_COLUMNS))
             self._header = False
         for row in rows_of(chunk, from_row):
-            values = [_csv_cell(row.outputs.get(output)) for output in chunk.outputs]
+            values = [csv_cell(row.outputs.get(output)) for output in chunk.outputs]
             error = ("", "") if row.error is None else (row.error.code, row.error.message)
             self._writer.writerow((row.row, *values, *error))
 
@@ -140,19 +133,11 @@ class CsvWriter:
         self._file.flush()
 
 
-def _csv_cell(value: Any) -> Any:
-    return msgspec.json.encode(value).decode() if isinstance(value, list | dict | bool) else value
-
-
 class ParquetWriter:
     """Writes a column per output, and two for the error; the file gets its final name once it is complete."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._part = path, path.with_name(f"{path.name}.part")
-        self._types: dict[str, DataType] | None = None
-        self._waiting: list[dict[str, Any]] = []
-        self._rows = 0
-        self._writer: Any = None
+        self._columns = ParquetColumns(path, texts=ERROR_COLUMNS)
 
     def write(self, chunk: ChunkResult, from_row: int) -> None:
         skipped = max(from_row - chunk.first_row, 0)
@@ -163,54 +148,14 @@ class ParquetWriter:
         codes = [errors[place].code if place in errors else None for place in range(count)]
         messages = [errors[place].message if place in errors else None for place in range(count)]
         numbers = range(first, first + count)
-        self._waiting.append({"row": numbers, **columns, **dict(zip(ERROR_COLUMNS, (codes, messages), strict=True))})
-        self._rows += count
-        if self._rows >= GROUP_ROWS and (self._types_known() or len(self._waiting) > UNTYPED_CHUNKS_MAX):
-            self._flush()
+        self._columns.write({"row": numbers, **columns, **dict(zip(ERROR_COLUMNS, (codes, messages), strict=True))})
 
     def close(self) -> None:
-        self._flush()
-        if self._writer is not None:
-            self._writer.close()
-            self._part.replace(self._path)
+        self._columns.close()
 
     def discard(self) -> None:
         """Removes the incomplete file."""
-        self._part.unlink(missing_ok=True)
-
-    def _types_known(self) -> bool:
-        return self._types is not None or all(
-            any(any(value is not None for value in chunk[name]) for chunk in self._waiting)
-            for name in self._waiting[0]
-            if name not in ERROR_COLUMNS
-        )
-
-    def _flush(self) -> None:
-        import pyarrow
-        from pyarrow import parquet
-
-        waiting, self._waiting, self._rows = self._waiting, [], 0
-        if not waiting:
-            return
-        columns = {name: [value for chunk in waiting for value in chunk[name]] for name in waiting[0]}
-        try:
-            table = self._table(columns)
-        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
-            raise ServerError(
-                f"the results do not fit the columns of a Parquet file ({error}): use .ndjson instead"
-            ) from None
-        if self._writer is None:
-            self._writer = parquet.ParquetWriter(self._part, table.schema)
-        self._writer.write_table(table)
-
-    def _table(self, columns: dict[str, list[Any]]) -> Table:
-        import pyarrow
-
-        if self._types is None:
-            found = {name: pyarrow.infer_type(values) for name, values in columns.items()}
-            unknown = {name: pyarrow.float64() for name, type_ in found.items() if type_ == pyarrow.null()}
-            self._types = found | unknown | dict.fromkeys(ERROR_COLUMNS, pyarrow.string())
-        return pyarrow.table({name: pyarrow.array(values, self._types[name]) for name, values in columns.items()})
+        self._columns.discard()
 
 
 def open_writer(path: Path, format_: Format, *, append: bool) -> tuple[ResultWriter, TextIO | None]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import shlex
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from inferd.models import ModelList
 
 MESSAGES_AHEAD = 4
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])", re.ASCII)
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +47,6 @@ class SubmitOptions:
     labels: dict[str, str] | None
     send_all: bool
     timeout_s: float
-
-
-def parse_deadline(_ctx: click.Context, _option: click.Parameter, text: str | None) -> datetime | None:
-    """Parses a time, or a duration from now."""
-    if text is None:
-        return None
-    if duration := _DURATION.fullmatch(text):
-        return datetime.now(UTC) + timedelta(**{_UNITS[duration[2]]: float(duration[1])})
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r}: expected a duration (90s, 30m, 2h, 1d) or 2026-12-24T18:00Z") from error
 
 
 def parse_label(_ctx: click.Context, _option: click.Parameter, texts: Sequence[str]) -> dict[str, str] | None:

@@ -113,6 +113,11 @@ class FeatureSchema:
         Modifies the lists."""
         return self._of_rows(rows)
 
+    def values(self, inputs: Inputs) -> dict[str, list[Scalar]]:
+        """By feature, the value of each row of `inputs`: categories instead of their codes, and None if missing."""
+        columns = inputs.columns() if isinstance(inputs, Table) else inputs.T
+        return {rule.name: rule.values(column) for rule, column in zip(self._all, columns, strict=True)}
+
     def gather(self, codec: Codec, rows: Sequence[bytes], limits: Limits) -> tuple[Inputs, NDArray[np.bool_]]:
         """Converts encoded `input_data` of one row each on the fast path: the inputs, equal to those of `inputs`, and
         bool (rows,), which rows these are. The other rows, and all errors, are left to `inputs`."""

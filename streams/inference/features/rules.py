@@ -21,6 +21,7 @@ from inferd.streams.inference.inputs import Matrix
 
 INTEGER_MAX = 2**53 - 1
 """Integers of greater magnitude are not all representable in float64."""
+_PYTHON_TYPES: dict[DType, type[bool | int]] = {"int64": int, "bool": bool}
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -49,6 +50,13 @@ class Column:
             return math.nan
         code = self.codes.get(value)
         return code if isinstance(value, bool) == (code in self.bools) else None
+
+    def values(self, column: Matrix) -> list[Scalar]:
+        """The values of a column of the matrix, float64 (rows,); None if missing."""
+        categories = list(self.codes)
+        typed = _PYTHON_TYPES.get(self.dtype, float)
+        of_code = (lambda code: categories[int(code)]) if self.dtype == "category" else typed
+        return [None if math.isnan(value) else of_code(value) for value in column.tolist()]
 
 
 def check_names(manifest: Manifest) -> None:

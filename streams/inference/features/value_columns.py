@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
+
+from numpy.typing import NDArray
 
 from inferd.schemas.errors import SchemaMismatchError
 from inferd.schemas.models import Category, Feature
@@ -45,6 +47,11 @@ class ValueColumn:
         if self.must:
             raise UnfitValueError("is missing, and required")
         return self.default
+
+    def values(self, column: NDArray[Any]) -> list[Scalar]:
+        """The values of a column of the table, object (rows,); None if missing."""
+        values: list[Scalar] = column.tolist()
+        return values
 
     def _text(self, given: Category) -> str:
         if isinstance(given, str):

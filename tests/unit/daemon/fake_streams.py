@@ -13,6 +13,7 @@ from inferd.streams.http_requests import HttpAnswer
 from inferd.streams.inference.cache.cache import CacheSnapshot
 from inferd.streams.settings import StreamSettings
 from inferd.streams.telemetry.snapshot import (
+    CaptureSnapshot,
     JobsSnapshot,
     LatencySnapshot,
     ModelSnapshot,
@@ -140,6 +141,7 @@ def snapshot(**changes: Any) -> StreamsSnapshot:
         "commit_failures": 1,
         "cache": (cache(),),
         "jobs": (jobs(),),
+        "capture": (CaptureSnapshot("default", share=0.5, captured=30, refused=2),),
         "routes": (route(),),
         "route_queue": NOTHING_OBSERVED,
         "route_end_to_end": NOTHING_OBSERVED,

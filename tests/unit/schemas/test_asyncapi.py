@@ -17,6 +17,7 @@ import pytest
 from inferd.schemas.asyncapi import MESSAGES, Application, describe, route_channels
 from inferd.schemas.asyncapi.messages import RECORD
 from inferd.schemas.asyncapi.types import Request, ResultEvent
+from inferd.schemas.capture import decode_captured
 from inferd.schemas.cloud_events.attributes import TYPES
 from inferd.schemas.codec import (
     decode_alias,
@@ -173,6 +174,7 @@ DECODERS: Mapping[str, Callable[[bytes], Any]] = {
     "manifest": lambda value: decode_manifest(value, codec=JSON),
     "alias": lambda value: decode_alias(value, codec=JSON),
     "route": lambda value: decode_route(value, codec=JSON),
+    "capturedRequest": lambda value: decode_captured(msgpack.packb(json.loads(value))),
     **{
         f"job{kind}": lambda value: decode_job_message(value, JSON, DEFAULT_LIMITS)
         for kind in ("Open", "Rows", "Close", "Submit", "Cancel", "Retry")

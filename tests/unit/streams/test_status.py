@@ -266,7 +266,8 @@ def tenant_parts(*usages: CacheSnapshot, **jobs: Any) -> Any:
         "chunks": SimpleNamespace(scored=ChunkCounters()),
     }
     return SimpleNamespace(
-        requests=SimpleNamespace(predictions=SimpleNamespace(cache=cache)), jobs=SimpleNamespace(**parts | jobs)
+        requests=SimpleNamespace(predictions=SimpleNamespace(cache=cache), capture=None),
+        jobs=SimpleNamespace(**parts | jobs),
     )
 
 

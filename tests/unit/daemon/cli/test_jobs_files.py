@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd.daemon.cli.jobs.files import JobRows, json_messages, open_job_rows
-from inferd.daemon.cli.jobs.submit import layout_for, parse_deadline, parse_label
+from inferd.daemon.cli.jobs.submit import layout_for, parse_label
+from inferd.daemon.cli.times import parse_later
 from inferd.daemon.row_files.layout import Layout
 from inferd.daemon.row_files.ndjson_rows import ndjson_blocks
 from inferd.daemon.row_files.options import FileOptions
@@ -204,10 +205,10 @@ def test_rows_are_sent_by_position_if_the_version_is_known() -> None:
 @pytest.mark.parametrize("text", ["90s", "30m", "2h", "1.5d", "2026-12-24T18:00Z"])
 def test_deadlines(text: str) -> None:
     context, option = click.Context(click.Command("x")), click.Option(["--deadline"])
-    assert parse_deadline(context, option, text) is not None
-    assert parse_deadline(context, option, None) is None
+    assert parse_later(context, option, text) is not None
+    assert parse_later(context, option, None) is None
     with pytest.raises(click.BadParameter):
-        parse_deadline(context, option, f"{text}!")
+        parse_later(context, option, f"{text}!")
 
 
 def test_labels() -> None:

@@ -34,7 +34,9 @@ DEFAULTS = {"cleanup.policy": "delete", "retention.ms": str(RETENTION), "max.mes
 NO_TOPIC, EXISTS, REPLICATION, CONFIG, TIMED_OUT, DENIED = 3, 36, 38, 40, 7, 29
 
 
-def settings_of(*tenants: str, reply_to: Sequence[str] = (), **topics: Any) -> StreamSettings:
+def settings_of(
+    *tenants: str, reply_to: Sequence[str] = (), capture_share: float = 0.1, **topics: Any
+) -> StreamSettings:
     return StreamSettings(
         KafkaConnection(),
         "worker-1",
@@ -43,6 +45,7 @@ def settings_of(*tenants: str, reply_to: Sequence[str] = (), **topics: Any) -> S
         tenants=tenants or ("default",),
         reply_to_allowed=tuple(reply_to),
         topics=TopicSettings(**topics),
+        capture_share=capture_share,
     )
 
 
@@ -158,6 +161,11 @@ def test_every_stream_of_every_tenant_has_a_topic() -> None:
             f"inferd-{tenant}.model-windows-changelog",
         )
     ]
+
+
+def test_the_topic_of_captured_requests_exists_only_if_some_are_captured() -> None:
+    without = {spec.name for spec in topic_specs(settings_of(capture_share=0.0))}
+    assert {spec.name for spec in topic_specs(settings_of())} - without == {"ns.default.capture"}
 
 
 def test_settings_of_created_topics() -> None:
@@ -299,7 +307,7 @@ async def test_a_worker_with_other_settings_that_was_quicker_is_noticed(cluster:
 
     cluster.before_create = other
     problems = await problems_of(settings_of())
-    assert len(problems) == 9
+    assert len(problems) == 10
     assert all("has 8 partitions, INFERD_TOPIC_PARTITIONS is 4: set INFERD_TOPIC_PARTITIONS=8;" in p for p in problems)
 
 

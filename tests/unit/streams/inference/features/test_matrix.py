@@ -429,3 +429,17 @@ def _outcome(s: FeatureSchema, rows: InputData) -> bytes | str:
     except InferenceError as error:
         return error.message
     return np.where(np.isnan(matrix), NAN, matrix).tobytes()
+
+
+def test_values_are_what_inputs_were_made_from() -> None:
+    features = schema(
+        Feature("x"), Feature("n", "int64"), Feature("b", "bool"), Feature("c", "category", categories=["u", "v"]),
+        Feature("d", "category", categories=[True, 1.5, 2]), defaults={"n": 7},
+    )  # fmt: skip
+    rows: list[list[Scalar]] = [[1.5, 2, True, "v", True], [None, None, False, None, 2], [0.0, -3, None, "u", 1.5]]
+    values = features.values(features.inputs(ListRows([[*row] for row in rows], False)))
+    expected = [[*row] for row in rows]
+    expected[1][1] = 7
+    assert [list(row) for row in zip(*values.values(), strict=True)] == expected
+    assert list(values) == ["x", "n", "b", "c", "d"]
+    assert [type(column[0]) for column in values.values()] == [float, int, bool, str, bool]
