@@ -21,6 +21,7 @@ Stream = Literal[
     "routes",
     "model-stats",
     "capture",
+    "shadow-results",
 ]
 DEFAULT_TENANT = "default"
 """The tenant of settings and clients that name none."""

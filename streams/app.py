@@ -18,7 +18,14 @@ from inferd.schemas.errors import DeadlineExceededError, ModelNotFoundError, Mod
 from inferd.schemas.routes import Route
 from inferd.schemas.topics import TenantTopics
 from inferd.streams.admission import Admission
-from inferd.streams.composition import RouteInputs, TenantParts, compose_routes, compose_tenants, guarantee_of
+from inferd.streams.composition import (
+    RouteInputs,
+    TenantParts,
+    compose_routes,
+    compose_shadows,
+    compose_tenants,
+    guarantee_of,
+)
 from inferd.streams.connection import set_bulk_topics
 from inferd.streams.faust_app import FaustGroup, create_app, owner_urls
 from inferd.streams.group import LaneApp, LaneConsumer, instance_id_conflict, kafka_tps
@@ -43,6 +50,7 @@ from inferd.streams.routes import RouteService, RouteTable
 from inferd.streams.routes.schema_registry import SchemaCache, SchemaRegistryClient
 from inferd.streams.serving import UserCode
 from inferd.streams.settings import StreamSettings
+from inferd.streams.shadow import Shadows
 from inferd.streams.state import StateDirectory, claim_state_directory
 from inferd.streams.status import fault_of, take_snapshot
 from inferd.streams.tasks import cancelled
@@ -73,6 +81,7 @@ class Streams:
         self.route_measures.by_model = self.measures.by_model
         self.routes: RouteService | None = None
         self.schemas: SchemaCache | None = None
+        self.shadows: Shadows | None = None
         self.route_table = RouteTable(settings.tenants, settings.limits)
         self.follower: ModelFollower | None = None
         self.lane: Lane | None = None
@@ -128,6 +137,7 @@ class Streams:
         self._app = app = create_app(self.settings)
         group = FaustGroup(app)
         directory = self._claim_directory()
+        shadows = self.shadows = compose_shadows(self.settings, follower, destinations)
         self.tenants = compose_tenants(
             app, self.settings, follower, self.measures, self._reader, directory, self._user_code, destinations
         )
@@ -140,13 +150,15 @@ class Streams:
         )  # fmt: skip
         lane = self.lane = Lane(context, guarantee)
         app.intake, app.denied = lane, recheck
+        shadows.loaded = lambda: lane.backlogged
         follower.on_demand.on_change = self._resume_requests
         for parts in self.tenants.values():
+            parts.requests.shadows = shadows
             parts.requests.direct.wake = partial(lane.wake, parts.requests.topic)
         self.admission.admit(follower)
         routes = self.routes = compose_routes(
-            self.settings, RouteInputs(self.route_table, self.route_measures, self._open_schemas()), self.tenants,
-            follower, self.topics, destinations, self.admission,
+            self.settings, RouteInputs(self.route_table, self.route_measures, self._open_schemas(), shadows),
+            self.tenants, follower, self.topics, destinations, self.admission,
         )  # fmt: skip
         lane.add(await routes.first())
         self._follow_lane(lane)
@@ -156,6 +168,7 @@ class Streams:
         self._lifecycle = "running"
         self._run(lane.run(), "lane")
         self._run(self._run_app(app), "faust")
+        self._run(shadows.run(), "shadows")
         self._run(self._watch(app, lane), "watch")
         self._run(self._watch_topics(group, lane), "topics")
         self._run(routes.run(group, lane, partial(self._follow_lane, lane)), "routes")
@@ -210,6 +223,8 @@ class Streams:
         await cancelled(self._tasks)
         self._tasks.clear()
         in_time &= await self._leave(max(LEAVE_S_MIN, deadline - time.monotonic()))
+        if self.shadows is not None:
+            await self.shadows.close()
         await self.jobs.close()
         await self._reader.close()
         if self.schemas is not None:

@@ -45,6 +45,7 @@ from inferd.streams.routes import (
 from inferd.streams.routes.formats import Schemas
 from inferd.streams.serving import UserCode
 from inferd.streams.settings import StreamSettings
+from inferd.streams.shadow import ShadowPublisher, Shadows, ShadowScoring
 from inferd.streams.state import LaneTable, make_table
 from inferd.streams.tasks import OnCrash, Slices
 from inferd.streams.telemetry import LaneMeasures
@@ -68,6 +69,15 @@ class TenantParts:
     @property
     def tables(self) -> Sequence[LaneTable]:
         return (*self.requests.tables, self.jobs.owned.table, *self.lifecycle.tables)
+
+
+def compose_shadows(settings: StreamSettings, follower: ModelFollower, destinations: Destinations) -> Shadows:
+    """What scores requests and records of routes with shadow versions."""
+    names = {tenant: TenantTopics(settings.namespace, tenant) for tenant in settings.tenants}
+    publisher = ShadowPublisher(settings, destinations)
+    return Shadows(
+        names, follower.catalogs, ShadowScoring(settings.worker_id), publisher, follower.on_demand.prefer
+    )  # fmt: skip
 
 
 def compose_tenants(
@@ -118,6 +128,7 @@ class RouteInputs:
     """Apart from those of requests."""
     schemas: Schemas | None
     """Those of the schema registry, if there is one."""
+    shadows: Shadows
 
 
 def compose_routes(
@@ -143,6 +154,7 @@ def compose_routes(
             partitions_of=topics.partitions_of,
             predictions=tenants[names.tenant].requests.predictions,
             capture=tenants[names.tenant].requests.capture, on_demand=follower.on_demand,
+            shadows=inputs.shadows,
         )  # fmt: skip
         return RouteProcessor(context, topic, scorer, scoring)
 

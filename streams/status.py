@@ -20,6 +20,7 @@ from inferd.streams.lane import Lane, Partition
 from inferd.streams.models.follower import ModelFollower
 from inferd.streams.routes import RouteService
 from inferd.streams.settings import StreamSettings
+from inferd.streams.shadow import Shadows
 from inferd.streams.telemetry import (
     NOTHING,
     CaptureSnapshot,
@@ -53,6 +54,7 @@ class StreamsView(Protocol):
     admission: Admission
     follower: ModelFollower | None
     lane: Lane | None
+    shadows: Shadows | None
     tenants: Mapping[str, TenantParts]
 
     @property
@@ -107,6 +109,7 @@ def take_snapshot(streams: StreamsView, phase: Phase, phase_for_s: float) -> Str
         routes=_routes(streams, partitions),
         route_queue=streams.route_measures.queue.snapshot(),
         route_end_to_end=streams.route_measures.end_to_end.snapshot(),
+        shadows=streams.shadows.snapshot() if streams.shadows is not None else (),
         waiting=tuple(WaitSnapshot(tenant, reason) for tenant, reason in streams.admission.waits.items()),
     )
 

@@ -56,17 +56,31 @@ def author_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command(epilog="Example: inferd models alias churn@champion 3, or a split: inferd models alias churn 3=90 4=10")
 @click.argument("reference", metavar="NAME[@ALIAS]")
 @click.argument("shares", metavar="VERSION[=WEIGHT]...", type=SharesType(), nargs=-1, required=True)
+@click.option(
+    "--shadow", metavar="VERSION", type=click.IntRange(1), multiple=True,
+    help="A version that scores the requests after they are answered; repeatable.",
+)  # fmt: skip
 @author_options
 @broker_options
 def alias(
-    reference: str, shares: tuple[SplitShare, ...], revision: int | None, changed_by: str | None, target: Target
+    reference: str,
+    shares: tuple[SplitShare, ...],
+    shadow: tuple[int, ...],
+    revision: int | None,
+    changed_by: str | None,
+    target: Target,
 ) -> None:
     """Point NAME@ALIAS (default: champion) at a version, or split its requests between several.
 
-    Weights are relative. If somebody else changes the alias at the same time, one of the two fails.
+    Weights are relative. Without --shadow the alias has no shadow versions afterwards. If somebody else changes the
+    alias at the same time, one of the two fails.
     """
     key = _key(reference)
-    to = AliasTarget(version=shares[0].version) if len(shares) == 1 else AliasTarget(split=list(shares))
+    to = AliasTarget(
+        version=shares[0].version if len(shares) == 1 else None,
+        split=list(shares) if len(shares) > 1 else None,
+        shadow=list(shadow) or None,
+    )
     _change(
         target,
         key,

@@ -23,6 +23,7 @@ from inferd.streams.telemetry import (
     Phase,
     RouteSnapshot,
     RouteState,
+    ShadowSnapshot,
     StreamsSnapshot,
     TenantSnapshot,
 )
@@ -106,6 +107,22 @@ def of_models(name: str, meaning: str, value: Callable[[ModelSnapshot], float]) 
     return MetricInfo(name, "counter", ("tenant", "model", "version"), meaning, read)
 
 
+def of_shadows(name: str, meaning: str, value: Callable[[ShadowSnapshot], float]) -> MetricInfo:
+    """A counter with a sample per shadow version."""
+
+    def read(scrape: Scrape) -> Samples:
+        return [(_model_labels(item), value(item)) for item in scrape.snapshot.shadows] if scrape.snapshot else []
+
+    return MetricInfo(name, "counter", ("tenant", "model", "version"), meaning, read)
+
+
+def shadow_drops(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Requests without a shadow result, by reason."""
+    for item in scrape.snapshot.shadows if scrape.snapshot else ():
+        for reason, count in item.dropped.items():
+            yield (*_model_labels(item), reason), count
+
+
 def of_caches(name: str, type_: MetricType, meaning: str, value: Callable[[CacheSnapshot], float | None]) -> MetricInfo:
     """A metric with a sample per cached model version; unknown values are absent."""
 
@@ -178,7 +195,7 @@ def steps(scrape: Scrape) -> Samples:
     return [((step,), histogram) for step, histogram in scrape.snapshot.steps.items()] if scrape.snapshot else []
 
 
-def _model_labels(model: ModelSnapshot | CacheSnapshot) -> tuple[str, str, str]:
+def _model_labels(model: ModelSnapshot | CacheSnapshot | ShadowSnapshot) -> tuple[str, str, str]:
     return model.tenant, model.model_id, str(model.version)
 
 

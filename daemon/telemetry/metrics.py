@@ -18,11 +18,13 @@ from inferd.daemon.telemetry.metric_readers import (
     of_partitions,
     of_process,
     of_routes,
+    of_shadows,
     of_streams,
     of_tenants,
     phases,
     route_errors,
     route_states,
+    shadow_drops,
     steps,
 )
 from inferd.daemon.version import inferd_version
@@ -165,6 +167,27 @@ METRICS: tuple[MetricInfo, ...] = (
     of_models("inferd_model_requests_total", "Requests answered by the version.", lambda m: m.requests),
     of_models("inferd_model_rows_total", "Rows scored by the version.", lambda m: m.rows),
     of_models("inferd_model_predict_seconds_total", "Time spent predicting with the version.", lambda m: m.predict_s),
+    of_shadows("inferd_shadow_requests_total", "Requests that a shadow version scored.", lambda s: s.requests),
+    of_shadows(
+        "inferd_shadow_compared_rows_total",
+        "Rows whose predictions of the shadow version and of the version that answered were compared.",
+        lambda s: s.compared,
+    ),
+    of_shadows(
+        "inferd_shadow_differing_rows_total",
+        "Rows for which these predictions disagree ([lifecycle.md](lifecycle.md#disagreement)).",
+        lambda s: s.differing,
+    ),
+    of_shadows(
+        "inferd_shadow_predict_seconds_total", "Time spent predicting with shadow versions.", lambda s: s.predict_s
+    ),
+    MetricInfo(
+        "inferd_shadow_dropped_total",
+        "counter",
+        ("tenant", "model", "version", "reason"),
+        "Requests without a result of the shadow version, by reason ([lifecycle.md](lifecycle.md#shadow-versions)).",
+        shadow_drops,
+    ),
     MetricInfo(
         "inferd_http_requests_total",
         "counter",

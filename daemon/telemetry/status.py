@@ -28,6 +28,7 @@ from inferd.streams.telemetry import (
     ModelSnapshot,
     PartitionSnapshot,
     RouteSnapshot,
+    ShadowSnapshot,
     StreamsSnapshot,
     TenantSnapshot,
     WaitSnapshot,
@@ -56,6 +57,7 @@ COPIED = (
     "cache",
     "jobs",
     "routes",
+    "shadows",
     "restoring",
     "restored_records",
     "last_error",
@@ -145,6 +147,7 @@ class Status(msgspec.Struct, frozen=True):
     cache: tuple[CacheSnapshot, ...] = ()
     jobs: tuple[JobsSnapshot, ...] = ()
     routes: tuple[RouteSnapshot, ...] = ()
+    shadows: tuple[ShadowSnapshot, ...] = ()
     steps: dict[str, Latency] = {}
     """Duration of each step that occurred, by name."""
     restoring: int | None = None

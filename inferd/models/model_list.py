@@ -31,7 +31,7 @@ from inferd.schemas.models import (
     ModelKey,
     VersionKey,
     check_manifest_key,
-    check_no_shadow,
+    check_shadow,
     decode_alias,
     decode_manifest,
     encode_manifest,
@@ -204,8 +204,9 @@ def manifest_behind(models: ModelList, reference: ModelReference) -> Manifest:
 
 
 def check_alias_target(models: ModelList, key: AliasKey, target: AliasTarget) -> None:
-    """Raises `ModelNotFoundError` or `VersionNotFoundError` if the alias would point at a missing version."""
-    check_no_shadow(target)
+    """Raises `ModelNotFoundError` or `VersionNotFoundError` if the alias would point at a missing version, and
+    `InvalidValueError` for a shadow version that also answers."""
+    check_shadow(target)
     versions = {manifest.version for manifest in models.versions_of(key.model_id)}
     if not versions:
         raise _no_model(key.model_id)

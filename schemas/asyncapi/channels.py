@@ -71,6 +71,9 @@ _STREAMS: Mapping[Stream, _Stream] = {
     "capture": _Stream(
         "A share of the requests, with the values of their features and the outputs.", messages.CAPTURE, ("send",)
     ),
+    "shadow-results": _Stream(
+        "What shadow versions say about requests that other versions have answered.", messages.SHADOW_RESULTS, ("send",)
+    ),
     "model-artifacts": _Stream("Model files in parts.", messages.ARTIFACTS, ("receive",), compacted=True),
 }
 

@@ -28,6 +28,7 @@ from inferd.schemas.models import Alias, Manifest
 from inferd.schemas.monitoring import WindowStats
 from inferd.schemas.open_inference import NamedRequest
 from inferd.schemas.routes import Route
+from inferd.schemas.shadow import ShadowResult
 
 RECORD: Final = "record"
 """Content type of a message that is sent in any codec: the document has one message for each."""
@@ -434,8 +435,30 @@ CAPTURE: tuple[Message, ...] = (
         ),
     ),
 )
+SHADOW_RESULTS: tuple[Message, ...] = (
+    Message(
+        name="shadowResult",
+        summary="What a shadow version says about a request, beside the answer of another version.",
+        payload=ShadowResult,
+        key=_RESULT_KEY,
+        content_type=JSON.content_type,
+        headers=(
+            Header("inferd-worker", "the worker that scored it"),
+            Header(ALIAS_REVISION, "the revision of the alias that names the shadow version", _NUMBER, required=True),
+            Header(VARIANT, "always shadow", {"const": "shadow"}, required=True),
+        ),
+        examples=(
+            Example(
+                payload={
+                    "id": "r-1", "model_id": "churn", "champion_version": 3, "shadow_version": 4,
+                    "champion": {"prediction": 0.83}, "shadow": {"prediction": 0.41}, "differing_rows": 1,
+                },
+            ),
+        ),
+    ),
+)  # fmt: skip
 MESSAGES: tuple[Message, ...] = (
     *REQUESTS, *RESULTS, *DEAD_LETTERS, *JOBS, *JOB_STATUS, *JOB_RESULTS, *JOB_CHUNKS, *MODELS, *ARTIFACTS, *ROUTES,
-    *MODEL_STATS, *CAPTURE,
+    *MODEL_STATS, *CAPTURE, *SHADOW_RESULTS,
 )  # fmt: skip
 """All of them."""

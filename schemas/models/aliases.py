@@ -91,7 +91,13 @@ def version_in_use_error(key: AliasKey, version: int, others: Collection[int]) -
     )
 
 
+def check_shadow(alias: AliasTarget) -> None:
+    """`InvalidValueError` for a shadow version that also answers requests."""
+    if both := sorted(shares(alias).keys() & set(alias.shadow or ())):
+        raise InvalidValueError(f"shadow: version {both[0]} answers requests of the alias itself; name another one")
+
+
 def check_no_shadow(alias: AliasTarget) -> None:
-    """`InvalidValueError` for shadow versions: the wire format has the field, but workers do not support it yet."""
+    """`InvalidValueError` for shadow versions, where nothing would score them."""
     if alias.shadow:
-        raise InvalidValueError("shadow: workers do not score shadow versions yet; omit the field")
+        raise InvalidValueError("shadow: only workers score shadow versions; omit the field in a script")

@@ -1,6 +1,7 @@
 """Scoring, pure and synchronous: no asyncio, no clock, no environment. The only I/O is the disposable trial process."""
 
 from inferd.streams.inference.catalog import ModelCatalog, ServedModel, State, Version
+from inferd.streams.inference.disagreement import TOLERANCE, disagreements
 from inferd.streams.inference.features import FeatureSchema, FileFeature
 from inferd.streams.inference.foreign_files import foreign_folder
 from inferd.streams.inference.inputs import Inputs, Matrix, Table, concatenate, rows_as_bytes
@@ -48,6 +49,7 @@ from inferd.streams.inference.row_by_row import is_equal_alone, scores_batches
 from inferd.streams.inference.runtime import Arrays, ModelRuntime, accelerated, label_codes
 from inferd.streams.inference.scored_rows import ScoredRows
 from inferd.streams.inference.scoring import UNDECODABLE, OnStep, Scorer
+from inferd.streams.inference.shadow_marks import Shadows, ShadowTarget
 from inferd.streams.inference.trial_limits import DEFAULT_TRIAL_LIMITS, TrialLimits
 from inferd.streams.inference.user_code import Ask, AskRows, PinnedModelId, plain_value
 from inferd.streams.inference.variants import AliasHeaders, alias_headers
@@ -58,6 +60,7 @@ __all__ = [
     "CACHE_MISS",
     "DEFAULT_TRIAL_LIMITS",
     "RECORD",
+    "TOLERANCE",
     "UNDECODABLE",
     "AliasHeaders",
     "Arrays",
@@ -88,6 +91,8 @@ __all__ = [
     "ScoredRows",
     "Scorer",
     "ServedModel",
+    "ShadowTarget",
+    "Shadows",
     "State",
     "Table",
     "TrialLimits",
@@ -101,6 +106,7 @@ __all__ = [
     "complete_file",
     "concatenate",
     "describe_formats",
+    "disagreements",
     "foreign_folder",
     "format_named",
     "halve",

@@ -33,6 +33,7 @@ from inferd.streams.inference.result_template import ResultTemplate
 from inferd.streams.inference.row_errors import RowErrors
 from inferd.streams.inference.runtime import Arrays
 from inferd.streams.inference.scored_rows import ScoredRows
+from inferd.streams.inference.shadow_marks import ShadowMarks
 from inferd.streams.inference.variants import VariantMarks
 from inferd.streams.inference.work import Converted, Work
 
@@ -173,8 +174,9 @@ class Group:
         for group in self.alone or (self,):
             if group.arrays is not None:
                 yield ScoredRows(
-                    group.model, group.indexes, group.ids, group.counts, group.outputs, group.inputs, group.arrays
-                )
+                    group.model, group.indexes, group.ids, group.counts, group.singles, group.outputs, group.inputs,
+                    group.arrays,
+                )  # fmt: skip
 
     def spans(self) -> Iterator[slice]:
         """The row range of each request."""
@@ -198,6 +200,8 @@ class MicroBatch:
         """Row errors of requests with the header `row-errors`."""
         self.variants = VariantMarks()
         """Which alias chose the version of a record."""
+        self.shadows = ShadowMarks()
+        """Which records shadow versions are to score."""
         self._limits = limits
         self._partitions = [partition for partition, _ in work]
         self._starts = list(accumulate((len(records) for _, records in work), initial=0))
@@ -304,6 +308,7 @@ class MicroBatch:
         return Outcome(
             self.values, self.headers, self.failures, self.rows, self._faults, counts, changes, self._marks(),
             self._asked, replies, self.unready, variants=self.variants.finish(len(self.records)),
+            shadows=self.shadows.finish(len(self.records)),
             scored=[rows for group in self.groups for rows in group.scored()],
         )  # fmt: skip
 

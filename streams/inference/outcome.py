@@ -12,6 +12,7 @@ from inferd.schemas.protocols import Answer, Exchange
 from inferd.schemas.requests import encode_failure_for
 from inferd.streams.inference.cache import Change
 from inferd.streams.inference.scored_rows import ScoredRows
+from inferd.streams.inference.shadow_marks import Shadows, joined_shadows
 from inferd.streams.inference.variants import Variants
 
 NO_VARIANTS: Final = Variants()
@@ -61,6 +62,8 @@ class Outcome:
     """All headers of the records of a route's sink that do not have those of their sources, by record index."""
     variants: Variants = NO_VARIANTS
     """The headers that say which alias chose the version of a record."""
+    shadows: Shadows = field(default_factory=dict)
+    """Which records shadow versions are to score."""
     scored: Sequence[ScoredRows] = ()
     """What the models scored; without the requests that user code answered."""
 
@@ -85,6 +88,7 @@ class Outcome:
             self.unready | {shift + index: why for index, why in other.unready.items()},
             self.sink_headers | {shift + index: headers for index, headers in other.sink_headers.items()},
             self.variants.then(other.variants, shift, len(other.values)),
+            joined_shadows(self.shadows, shift, other.shadows, len(other.values)),
             [*self.scored, *(rows.shifted(shift) for rows in other.scored)],
         )
 

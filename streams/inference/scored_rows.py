@@ -22,6 +22,8 @@ class ScoredRows:
     ids: Sequence[str]
     """Of the requests; empty strings for records of routes, which have none."""
     counts: Sequence[int]
+    singles: Sequence[bool]
+    """Whether the result of a request has one value instead of a list."""
     outputs: tuple[Output, ...]
     """Those that the requests asked for."""
     inputs: Inputs

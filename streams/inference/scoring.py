@@ -269,6 +269,7 @@ class Scorer:
         alias = self._catalog.alias_behind(reference)
         if alias is not None:
             batch.variants.add(alias_headers(alias.revision, "champion"), bucket.indexes)
+            batch.shadows.add(reference.name, alias, alias.revision, bucket.indexes)
         if alias is None or alias.split is None:
             model = self._model_or_none(reference)
             return [Leg(model, np.arange(len(bucket.ids)))] if model is not None else []
@@ -291,6 +292,7 @@ class Scorer:
         alias = self._catalog.alias_behind(reference)
         if alias is None:
             return self._catalog.resolve(reference, key)
+        batch.shadows.add(reference.name, alias, alias.revision, (index,))
         if alias.split is None:
             batch.variants.add(alias_headers(alias.revision, "champion"), (index,))
             return self._catalog.resolve(reference, key)

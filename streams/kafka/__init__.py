@@ -9,7 +9,15 @@ from inferd.streams.kafka.destinations import (
     raise_rejections,
 )
 from inferd.streams.kafka.outgoing import Outgoing
-from inferd.streams.kafka.producer import close_producer, open_producer, produce, produce_changes, producer_options
+from inferd.streams.kafka.producer import (
+    close_producer,
+    fill_batches,
+    open_producer,
+    produce,
+    produce_changes,
+    producer_options,
+    send_batches,
+)
 from inferd.streams.kafka.record_batches import UnreadableLogError, install_batch_checks
 from inferd.streams.kafka.retention_gaps import RetentionGaps
 from inferd.streams.kafka.rights import (
@@ -75,6 +83,7 @@ __all__ = [
     "describe_rights",
     "describe_topics",
     "ensure_topics",
+    "fill_batches",
     "grant_commands",
     "http_rights",
     "install_batch_checks",
@@ -93,6 +102,7 @@ __all__ = [
     "read_topics",
     "repeat_transaction_result",
     "result_record_bytes_max",
+    "send_batches",
     "table_name",
     "table_partitions",
     "topic_specs",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -139,7 +139,30 @@ async def _send(
     timestamp_ms: int,
     bytes_max: int,
 ) -> list[tuple[asyncio.Future[RecordMetadata], int]]:
-    sent = []
+    return [
+        (await _send_batch(producer, batch, topic, partition), count)
+        for batch, count in _filled(producer, records, timestamp_ms, bytes_max)
+    ]
+
+
+def fill_batches(
+    producer: AIOKafkaProducer, records: Sequence[Outgoing], timestamp_ms: int, bytes_max: int = BATCH_BYTES_MAX
+) -> list[Any]:
+    """The batches that `produce` would send; may be called in a thread."""
+    return [batch for batch, _ in _filled(producer, records, timestamp_ms, bytes_max)]
+
+
+async def send_batches(
+    producer: AIOKafkaProducer, topic: str, partition: int, batches: Sequence[Any]
+) -> list[asyncio.Future[RecordMetadata]]:
+    """Passes filled batches to the producer; otherwise as `produce`."""
+    return [await _send_batch(producer, batch, topic, partition) for batch in batches]
+
+
+def _filled(
+    producer: AIOKafkaProducer, records: Sequence[Outgoing], timestamp_ms: int, bytes_max: int
+) -> Iterator[tuple[Any, int]]:
+    """Closed batches, each with its number of records."""
     start = 0
     while start < len(records):
         batch = producer.create_batch()
@@ -147,9 +170,8 @@ async def _send(
         fitting = records if bytes_max >= BATCH_BYTES_MAX else records[: _fitting(records, start, bytes_max)]
         end = _fill(batch.append, fitting, start, timestamp_ms)
         batch.close()
-        sent.append((await _send_batch(producer, batch, topic, partition), end - start))
+        yield batch, end - start
         start = end
-    return sent
 
 
 def _fitting(records: Sequence[Outgoing], start: int, bytes_max: int) -> int:

@@ -39,6 +39,7 @@ READ_AND_WRITTEN: dict[Stream, tuple[tuple[Operation, ...], tuple[Stream, ...]]]
     "routes": (("READ",), ()),
     "model-stats": (("READ", "WRITE"), (*REQUESTS, *LIFECYCLE_STREAMS)),
     "capture": (("WRITE",), REQUESTS),
+    "shadow-results": (("WRITE",), ()),
 }
 """By topic: the operations of a worker, and the tenant's topics that it cannot process without them."""
 CHANGELOGS: dict[TableName, tuple[Stream, ...]] = {

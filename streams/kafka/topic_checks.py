@@ -182,12 +182,14 @@ _BYTES_MAX: Mapping[Stream, Callable[[Limits], int]] = {
     "model-stats": lambda _: WINDOW_BYTES_MAX + OTHER_BYTES,
     # Requests whose record is larger are not captured.
     "capture": lambda _: 0,
+    "shadow-results": result_record_bytes_max,
 }
 _SETTINGS: Mapping[Role, str] = {
     "requests": "INFERD_MESSAGE_BYTES_MAX",
     "jobs": "INFERD_MESSAGE_BYTES_MAX",
     "results": "INFERD_RESULT_BYTES_MAX",
     "job-results": "INFERD_RESULT_BYTES_MAX",
+    "shadow-results": "INFERD_RESULT_BYTES_MAX",
     "dead-letters": "INFERD_MESSAGE_BYTES_MAX",
     "job-chunks": "INFERD_JOB_CHUNK_BYTES_MAX",
     "changelog": "INFERD_JOB_MESSAGES_MAX and INFERD_JOB_CHUNKS_MAX",

@@ -202,6 +202,11 @@ class Lane:
         """Whether there is work that should be making progress."""
         return any(p.pending for p in self._partitions.values()) or bool(self._publisher.publishing)
 
+    @property
+    def backlogged(self) -> bool:
+        """Whether more requests or records of routes are queued than one micro-batch takes."""
+        return any(worker.backlogged for worker in {*self._workers.values()} if worker.kind in ("requests", "routes"))
+
     def tenant_snapshots(self) -> tuple[TenantSnapshot, ...]:
         """Counters of every tenant, with its pending records."""
         pending = Counter[str]()

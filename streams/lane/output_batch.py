@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -48,6 +48,8 @@ class OutputBatch:
     """When it was passed to the producer (`time.perf_counter`)."""
     replies: set[str] = field(default_factory=set)
     """Reply-to topics in `by_topic`."""
+    on_acked: Callable[[], None] | None = None
+    """Called once it is acknowledged."""
     after_commit: bool = False
     """Publish only after everything before it is committed."""
     spans: OpenSpans | None = None

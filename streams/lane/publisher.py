@@ -85,6 +85,8 @@ class Publisher:
             self._context.measures.observe_step(step, time.perf_counter() - output.published_at)
         processor.counters.add(output.tally)
         processor.acked(partition.tp.partition, output)
+        if output.on_acked is not None:
+            output.on_acked()
         if processor.kind == "jobs":
             self.job_acked.set()
         self._context.progress.advance(partition)

@@ -60,6 +60,11 @@ class Worker:
         """Whether HTTP requests are waiting or being processed."""
         return any(processor.waits for processor in self._processors.values())
 
+    @property
+    def backlogged(self) -> bool:
+        """Whether more records are queued than the next micro-batch takes."""
+        return self._queued() > min(processor.records_max() for processor in self._processors.values())
+
     def is_idle(self, partition: Partition) -> bool:
         """Whether a partition is idle and may publish."""
         if self._stopped(self.tenant) or not partition.running:

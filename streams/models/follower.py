@@ -33,7 +33,7 @@ from inferd.schemas.models import (
     parse_artifact_key,
     parse_model_key,
     same_content,
-    shares,
+    versions_named,
 )
 from inferd.schemas.topics import TenantTopics, tenant_of_topic
 from inferd.streams.connection import client_options
@@ -260,7 +260,7 @@ class ModelFollower:
         if alias == before:
             return
         self.catalogs[tenant].put_alias(of.model_id, of.alias, alias)
-        for number in shares(alias) if alias is not None else ():
+        for number in versions_named(alias) if alias is not None else ():
             if (version := self.catalogs[tenant].version(of.model_id, number)) is not None:
                 self.on_demand.prefer(tenant, version)
         if alias is None:

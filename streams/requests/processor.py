@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from functools import partial
+from itertools import accumulate, zip_longest
 
 from aiokafka import TopicPartition
 
@@ -34,6 +35,7 @@ from inferd.streams.models.on_demand import OnDemandLoader
 from inferd.streams.models.waiting import Waiting
 from inferd.streams.requests.batch_scoring import BatchScoring
 from inferd.streams.requests.cache_table import CacheTable
+from inferd.streams.shadow import Shadows
 from inferd.streams.state import LaneTable
 from inferd.streams.telemetry import OpenSpans, StepTimer, Tally, TenantCounters, Tracing
 
@@ -80,6 +82,8 @@ class RequestProcessor:
         self.direct = HttpRequests(direct_max)
         self.on_demand: OnDemandLoader | None = None
         """Loads models that are not loaded; None if all are."""
+        self.shadows: Shadows | None = None
+        """Scores requests with shadow versions; None if there are none."""
         self.tracing: Tracing | None = None
         """Creates spans; None without tracing."""
         self.capture: Capture | None = None
@@ -154,9 +158,29 @@ class RequestProcessor:
             self._add_captured(self.capture, parts, outputs, outcome, started_ms)
         if asked:
             self._answer(asked, outcome, start)
+        if self.shadows is not None and outcome.shadows:
+            self._shadow(self.shadows, outcome, parts, outputs)
         if self.tracing is not None and outcome.headers:
             self._add_spans(self.tracing.batch(self.topic, parts, outcome, step_timer), work, outputs)
         return outputs
+
+    def _shadow(
+        self,
+        shadows: Shadows,
+        outcome: Outcome,
+        parts: Sequence[tuple[int, Sequence[Record]]],
+        outputs: Sequence[OutputBatch],
+    ) -> None:
+        """Passes the requests to the shadow versions once they are answered: those over HTTP have been by now."""
+        ends = accumulate(len(records) for _, records in parts)
+        work = [(*part, range(end - len(part[1]), end)) for part, end in zip(parts, ends, strict=True)]
+        found = shadows.parts(self.tenant, outcome, work)
+        for output, part in zip(outputs, found, strict=False):
+            if part is not None:
+                output.on_acked = partial(shadows.start, part)
+        for part in found[len(outputs) :]:
+            if part is not None:
+                shadows.start_soon(part)
 
     def _add_spans(self, spans: dict[int, OpenSpans], work: Work, outputs: Sequence[OutputBatch]) -> None:
         """Attaches to each partition's output the spans that end with it; spans of HTTP requests end here."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from aiokafka import TopicPartition
 
@@ -19,6 +20,7 @@ from inferd.streams.models.on_demand import OnDemandLoader
 from inferd.streams.requests import BatchScoring, CacheTable
 from inferd.streams.routes.output import RouteOutput, Sink, before, is_tombstone
 from inferd.streams.routes.scoring import RouteScorer
+from inferd.streams.shadow import Shadows
 from inferd.streams.state import LaneTable
 from inferd.streams.telemetry import LaneMeasures, StepTimer, TenantCounters
 
@@ -41,6 +43,8 @@ class RouteContext:
     """Captures records; None if none are captured."""
     on_demand: OnDemandLoader | None = None
     """Loads models that are not loaded."""
+    shadows: Shadows | None = None
+    """Scores records with shadow versions."""
     clock: Callable[[], float] = time.time
     """Unix seconds."""
 
@@ -120,7 +124,22 @@ class RouteProcessor:
             of_parts = zip(valued, written, outputs, strict=True)
             taken = [Part(span, part[0], part[1], of[0]) for part, span, of in of_parts if of]
             capture.add(taken, outcome, started_ms)
+        self._shadow(outcome, [(*part, span) for part, span in zip(valued, written, strict=True)], outputs)
         return outputs
+
+    def _shadow(
+        self,
+        outcome: Outcome,
+        work: Sequence[tuple[int, Sequence[Record], range]],
+        outputs: Sequence[Sequence[OutputBatch]],
+    ) -> None:
+        """Passes the records of the outputs to the shadow versions, once these are acknowledged."""
+        shadows = self._context.shadows
+        if shadows is None or not outcome.shadows:
+            return
+        for part, steps in zip(shadows.parts(self.tenant_name, outcome, work), outputs, strict=True):
+            if part is not None and steps:
+                steps[-1].on_acked = partial(shadows.start, part)
 
     def _ready(self, outcome: Outcome, span: range) -> range:
         """The indexes of a partition up to the first one that is not ready."""

@@ -170,6 +170,7 @@ class RouteScorer:
         if alias is None:
             return
         batch.variants.add(alias_headers(alias.revision, "champion"), range(len(batch.records)))
+        batch.shadows.add(self._reference.name, alias, alias.revision, range(len(batch.records)))
         if numbers is not None:
             others = np.flatnonzero(numbers != main_version(alias))
             batch.variants.add(alias_headers(alias.revision, "canary"), others.tolist())

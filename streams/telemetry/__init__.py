@@ -1,7 +1,14 @@
 """What a worker measures: counters, latencies, steps, traces and stalls of the event loop."""
 
 from inferd.streams.inference.cache import CacheSnapshot
-from inferd.streams.telemetry.counters import ChunkCounters, JobCounters, ModelCounters, Tally, TenantCounters
+from inferd.streams.telemetry.counters import (
+    ChunkCounters,
+    JobCounters,
+    ModelCounters,
+    ShadowCounters,
+    Tally,
+    TenantCounters,
+)
 from inferd.streams.telemetry.measure import WAIT_MS_MAX, LaneMeasures, LatencyHistogram
 from inferd.streams.telemetry.snapshot import (
     NOTHING,
@@ -16,6 +23,7 @@ from inferd.streams.telemetry.snapshot import (
     Phase,
     RouteSnapshot,
     RouteState,
+    ShadowSnapshot,
     Step,
     StreamsSnapshot,
     TenantSnapshot,
@@ -49,6 +57,8 @@ __all__ = [
     "Phase",
     "RouteSnapshot",
     "RouteState",
+    "ShadowCounters",
+    "ShadowSnapshot",
     "StallDetector",
     "Step",
     "StepTimer",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from inferd.streams.telemetry.snapshot import ModelErrors, TenantSnapshot
+from inferd.streams.telemetry.snapshot import ModelErrors, ShadowSnapshot, TenantSnapshot
 
 ModelError = tuple[str, int, str]
 """Model id and version of a deployed model, and an error code."""
@@ -78,6 +78,27 @@ class ModelCounters:
     scored_rows: int = 0
     """Rows scored by the model: without cache hits, and equal rows of a micro-batch counted once."""
     predict_s: float = 0.0
+
+
+@dataclass(slots=True)
+class ShadowCounters:
+    """Counters of one shadow version."""
+
+    requests: int = 0
+    rows: int = 0
+    compared: int = 0
+    differing: int = 0
+    predict_s: float = 0.0
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Requests without a shadow result, by reason."""
+    last_error: str | None = None
+
+    def snapshot(self, tenant: str, model_id: str, version: int) -> ShadowSnapshot:
+        """The current counts."""
+        return ShadowSnapshot(
+            tenant, model_id, version, self.requests, self.rows, self.compared, self.differing, self.predict_s,
+            {reason: count for reason, count in sorted(self.dropped.items()) if count}, self.last_error,
+        )  # fmt: skip
 
 
 @dataclass(slots=True)

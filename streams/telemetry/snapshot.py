@@ -108,6 +108,26 @@ class ModelErrors(msgspec.Struct, frozen=True):
     count: int
 
 
+class ShadowSnapshot(msgspec.Struct, frozen=True):
+    """A version that scores requests after another one has answered them; counts since the start of this worker."""
+
+    tenant: str
+    model_id: str
+    version: int
+    requests: int
+    """Requests that it scored."""
+    rows: int
+    compared: int
+    """Rows whose predictions of both versions could be compared."""
+    differing: int
+    """Rows whose predictions disagree."""
+    predict_s: float
+    dropped: dict[str, int]
+    """Requests without a shadow result, by reason."""
+    last_error: str | None = None
+    """The last exception that it raised."""
+
+
 class TenantSnapshot(msgspec.Struct, frozen=True):
     """Counters since start: requests_in = results + errors + pending."""
 
@@ -247,5 +267,6 @@ class StreamsSnapshot(msgspec.Struct, frozen=True):
     """Of routes: from a record's timestamp to the start of its scoring."""
     route_end_to_end: LatencySnapshot = NOTHING
     """Of routes: from a record's timestamp to the broker's acknowledgement of its output."""
+    shadows: tuple[ShadowSnapshot, ...] = ()
     waiting: tuple[WaitSnapshot, ...] = ()
     """Tenants that wait for Kafka ACLs, or for their topics."""

@@ -72,6 +72,8 @@ class FeatureSchema:
         described = (manifest.features, preprocess, list(in_file))
         self.identity = hashlib.sha256(msgspec.msgpack.encode(described)).digest()
         """Equal for schemas that read the same rows alike."""
+        self._alone = _described_alone(manifest.features, in_file, preprocess)
+        """By name of a feature: equal for schemas that read its values alike."""
         self._all = _compile(manifest.features, in_file, preprocess)
         self._columns = [column for column in self._all if isinstance(column, Column)]
         self._rules = ValueRules(self._columns, clip=preprocess.out_of_range == "clip")
@@ -95,6 +97,18 @@ class FeatureSchema:
         """Whether a positional row of float64 is its row of the matrix, once `apply` has passed it."""
         self.kernel = None if self._has_values else self._row_kernel(order)
         """Reads rows of requests that are all numbers; None without compiled kernels."""
+
+    def places_in(self, other: FeatureSchema) -> NDArray[np.intp] | None:
+        """intp (features,): the columns of these features in a matrix that `other` has read; None if it does not have
+        all of them, or reads one differently. Tables have places only if all features are equal."""
+        if self.identity == other.identity:
+            return np.arange(self.n_features)
+        if self._has_values or other._has_values:
+            return None
+        places = {name: place for place, name in enumerate(other.feature_names)}
+        if any(other._alone.get(name) != self._alone[name] for name in self.feature_names):
+            return None
+        return np.array([places[name] for name in self.feature_names], np.intp)
 
     def inputs(self, rows: InputData) -> Inputs:
         """A new array, float64 (rows, features), C-contiguous; a table if some features are not numbers.
@@ -345,6 +359,18 @@ def _compile(
         else compile_value_column(feature, of_file, preprocess.defaults, unknown_is_missing=unknown_is_missing)
         for feature, of_file in zip(features, in_file, strict=True)
     ]
+
+
+def _described_alone(
+    features: Sequence[Feature], in_file: Sequence[FileFeature], preprocess: Preprocess
+) -> dict[str, bytes]:
+    """By name of a feature, what decides how its values are read."""
+    of_files: Sequence[FileFeature | None] = in_file or [None] * len(features)
+    rules = preprocess.out_of_range, preprocess.unknown_category
+    return {
+        feature.name: msgspec.msgpack.encode((feature, preprocess.defaults.get(feature.name), rules, of_file))
+        for feature, of_file in zip(features, of_files, strict=True)
+    }
 
 
 def _value(column: ValueColumn, given: Scalar, index: int) -> Category | None:

@@ -19,6 +19,7 @@ from inferd.streams.telemetry.snapshot import (
     ModelSnapshot,
     PartitionSnapshot,
     RouteSnapshot,
+    ShadowSnapshot,
     StreamsSnapshot,
     TenantSnapshot,
 )
@@ -120,6 +121,21 @@ def jobs(name: str = "default", **changes: Any) -> JobsSnapshot:
     return JobsSnapshot(tenant=name, **values | changes)
 
 
+def shadow(name: str = "default", **changes: Any) -> ShadowSnapshot:
+    values: dict[str, Any] = {
+        "model_id": "churn",
+        "version": 4,
+        "requests": 90,
+        "rows": 100,
+        "compared": 80,
+        "differing": 8,
+        "predict_s": 0.25,
+        "dropped": {"busy": 2, "error": 5},
+        "last_error": "ValueError: no",
+    }
+    return ShadowSnapshot(tenant=name, **values | changes)
+
+
 def snapshot(**changes: Any) -> StreamsSnapshot:
     values: dict[str, Any] = {
         "phase": "running",
@@ -143,6 +159,7 @@ def snapshot(**changes: Any) -> StreamsSnapshot:
         "jobs": (jobs(),),
         "capture": (CaptureSnapshot("default", share=0.5, captured=30, refused=2),),
         "routes": (route(),),
+        "shadows": (shadow(),),
         "route_queue": NOTHING_OBSERVED,
         "route_end_to_end": NOTHING_OBSERVED,
         "direct": NOTHING_OBSERVED,

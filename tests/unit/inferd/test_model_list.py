@@ -221,6 +221,10 @@ def test_dangling_aliases_are_listed() -> None:
     assert models.dangling() == {CHAMPION: [2], SPLIT: [2]}
 
 
-def test_an_alias_with_shadow_versions_is_rejected() -> None:
+def test_an_alias_has_shadow_versions_that_exist_and_do_not_answer() -> None:
+    models = with_aliases(manifest(1), manifest(2))
+    check_alias_target(models, CHAMPION, Alias(version=1, shadow=[2]))
+    with pytest.raises(VersionNotFoundError, match="version 3"):
+        check_alias_target(models, CHAMPION, Alias(version=1, shadow=[2, 3]))
     with pytest.raises(InvalidValueError, match="shadow"):
-        check_alias_target(with_aliases(manifest(1), manifest(2)), CHAMPION, Alias(version=1, shadow=[2]))
+        check_alias_target(models, CHAMPION, Alias(version=1, shadow=[1]))

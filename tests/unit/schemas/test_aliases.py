@@ -11,6 +11,7 @@ from inferd.schemas.models.aliases import (
     alias_label,
     alias_labels,
     check_no_shadow,
+    check_shadow,
     main_version,
     missing_versions,
     replace_version,
@@ -58,7 +59,15 @@ def test_labels_of_aliases_in_the_list_of_versions() -> None:
     assert main_version(SPLIT) == 1
 
 
-def test_shadow_versions_are_rejected_if_unsupported() -> None:
+def test_shadow_versions_are_rejected_where_nothing_scores_them() -> None:
     check_no_shadow(SPLIT)
     with pytest.raises(InvalidValueError, match="shadow"):
         check_no_shadow(Alias(version=1, shadow=[2]))
+
+
+def test_a_shadow_version_does_not_also_answer() -> None:
+    check_shadow(Alias(version=1, shadow=[2, 3]))
+    check_shadow(SPLIT)
+    for alias in (Alias(version=2, shadow=[3, 2]), Alias(split=[SplitShare(1, 9), SplitShare(2, 1)], shadow=[2])):
+        with pytest.raises(InvalidValueError, match="version 2 answers"):
+            check_shadow(alias)

@@ -33,6 +33,7 @@ from inferd.schemas.headers import _PARSED
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.schemas.requests.envelope import Envelope
 from inferd.schemas.routes import Format, Route, Sink, Source, decode_route
+from inferd.schemas.shadow import decode_shadow_result
 from inferd.schemas.topics import STREAMS
 from inferd.streams.inference.scoring import Scorer
 from tests.fixtures.asyncapi_rules import faults, validator
@@ -175,6 +176,7 @@ DECODERS: Mapping[str, Callable[[bytes], Any]] = {
     "alias": lambda value: decode_alias(value, codec=JSON),
     "route": lambda value: decode_route(value, codec=JSON),
     "capturedRequest": lambda value: decode_captured(msgpack.packb(json.loads(value))),
+    "shadowResult": decode_shadow_result,
     **{
         f"job{kind}": lambda value: decode_job_message(value, JSON, DEFAULT_LIMITS)
         for kind in ("Open", "Rows", "Close", "Submit", "Cancel", "Retry")

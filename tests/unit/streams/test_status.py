@@ -63,6 +63,7 @@ class FakeStreams:
         self.measures = LaneMeasures()
         self.route_measures = LaneMeasures()
         self.routes = None
+        self.shadows = None
         self.catalog = ModelCatalog()
         self.catalog.put(ready())
         self.lane: Lane | None = Lane({tp(0): running(tp(0), 100)})

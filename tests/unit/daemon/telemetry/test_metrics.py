@@ -24,6 +24,7 @@ from tests.unit.daemon.fake_streams import FakeStreams, cache, histogram, jobs, 
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 LABELS_OF_OURS = {
+    "reason",
     "step",
     "tenant",
     "code",
@@ -57,6 +58,16 @@ def scrape(said: StreamsSnapshot | None) -> Samples:
         for family in text_string_to_metric_families(body.decode())
         for sample in family.samples
     }
+
+
+def test_shadow_versions_are_counted_with_the_reasons_of_drops() -> None:
+    samples, labels = scrape(snapshot()), {"tenant": "default", "model": "churn", "version": "4"}
+    assert value(samples, "inferd_shadow_requests_total", **labels) == 90
+    assert value(samples, "inferd_shadow_compared_rows_total", **labels) == 80
+    assert value(samples, "inferd_shadow_differing_rows_total", **labels) == 8
+    assert value(samples, "inferd_shadow_predict_seconds_total", **labels) == 0.25
+    assert value(samples, "inferd_shadow_dropped_total", reason="busy", **labels) == 2
+    assert value(samples, "inferd_shadow_dropped_total", reason="error", **labels) == 5
 
 
 def value(samples: Samples, name: str, **labels: str) -> float:

@@ -1,0 +1,199 @@
+"""Scores micro-batches with the shadow versions of their aliases, one at a time, once the answers are acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from traceback import clear_frames
+from typing import Final
+from weakref import WeakSet
+
+import structlog
+
+from inferd.schemas.topics import TenantTopics
+from inferd.streams.inference import ModelCatalog, Outcome, Record, ServedModel, ShadowTarget, Version
+from inferd.streams.shadow.low_thread import LowThread
+from inferd.streams.shadow.publisher import Batches, ShadowPublisher
+from inferd.streams.shadow.scores import Micro, Part, Reason, ShadowScores, ShadowScoring
+from inferd.streams.telemetry import ShadowCounters, ShadowSnapshot
+
+log = structlog.get_logger(__name__)
+
+MICRO_BATCHES_MAX: Final = 4
+"""Micro-batches that are kept until they are scored: those that wait for acknowledgements, and those in the queue."""
+HANG_S: Final = 10.0
+"""How long a shadow version may take for one micro-batch."""
+HTTP_DELAY_S: Final = 0.02
+"""Time for answers over HTTP to leave before their requests are scored again."""
+Prefer = Callable[[str, Version], None]
+"""Loads a version of a tenant if there is room."""
+Work = Sequence[tuple[int, Sequence[Record], range]]
+"""Parts of a micro-batch: partition number, records, and their range in the outcome."""
+_Key = tuple[str, str, int]
+
+
+class Shadows:
+    """The shadow versions of all tenants of a worker. Nothing here raises or waits for the caller."""
+
+    def __init__(
+        self,
+        names: Mapping[str, TenantTopics],
+        catalogs: Mapping[str, ModelCatalog],
+        scoring: ShadowScoring,
+        publisher: ShadowPublisher,
+        prefer: Prefer = lambda _tenant, _version: None,
+        hang_s: float = HANG_S,
+    ) -> None:
+        """`names` and `catalogs`: by tenant."""
+        self.loaded: Callable[[], bool] = lambda: False
+        """Whether the worker has more requests to answer than it can take at once."""
+        self._topics = {tenant: topics.name("shadow-results") for tenant, topics in names.items()}
+        self._catalogs = catalogs
+        self._scoring, self._publisher, self._prefer, self._hang_s = scoring, publisher, prefer, hang_s
+        self._thread = LowThread("inferd-shadow")
+        self._kept: WeakSet[Micro] = WeakSet()
+        self._queue: deque[Part] = deque()
+        self._work = asyncio.Event()
+        self._counters: dict[_Key, ShadowCounters] = {}
+        self._hung: set[tuple[str, str, int, str]] = set()
+        """Tenant, model id, version and digest of versions that hung."""
+
+    # ------------------------------------------------------------------ called by the lane
+
+    def parts(self, tenant: str, outcome: Outcome, work: Work) -> list[Part | None]:
+        """For each part of a micro-batch, what to pass to `start` once its answers are acknowledged; None if no shadow
+        version scores it. Its rows are kept until then, unless too many are."""
+        if not outcome.shadows:
+            return [None] * len(work)
+        micro = Micro(tenant, outcome.scored, outcome.shadows)
+        found = [Part(micro, partition, records, span) for partition, records, span in work]
+        if len(self._kept) >= MICRO_BATCHES_MAX:
+            for part in found:
+                self._drop(part, "busy")
+            return [None] * len(work)
+        self._kept.add(micro)
+        return [part if any(part.targets()) else None for part in found]
+
+    def start(self, part: Part) -> None:
+        """The answers of a part are acknowledged."""
+        self._queue.append(part)
+        self._work.set()
+
+    def start_soon(self, part: Part) -> None:
+        """The answers of a part, which are returned over HTTP, are on their way."""
+        asyncio.get_running_loop().call_later(HTTP_DELAY_S, self.start, part)
+
+    # ------------------------------------------------------------------ lifecycle
+
+    async def run(self) -> None:
+        """Scores the parts of the queue, until cancelled."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            while self._queue:
+                await self._score(self._queue.popleft())
+
+    async def close(self) -> None:
+        """Drops the queue, and closes the producer. A version that hangs is not waited for."""
+        self._queue.clear()
+        self._thread.close()
+        await self._publisher.close()
+
+    def snapshot(self) -> tuple[ShadowSnapshot, ...]:
+        """The counts of each shadow version."""
+        return tuple(counters.snapshot(*key) for key, counters in sorted(self._counters.items()))
+
+    # ------------------------------------------------------------------
+
+    async def _score(self, part: Part) -> None:
+        if self.loaded():
+            self._drop(part, "load")
+            return
+        for target, records in part.targets():
+            for number in target.versions:
+                counters = self._counted(part.micro.tenant, target.model_id, number)
+                shadow, missing = self._version(part.micro.tenant, target.model_id, number)
+                if shadow is None:
+                    counters.dropped[missing] += records
+                else:
+                    await self._score_with(part, target, shadow, records, counters)
+
+    def _version(self, tenant: str, model_id: str, number: int) -> tuple[ServedModel | None, Reason]:
+        version = self._catalogs[tenant].version(model_id, number)
+        if version is None or version.served is None:
+            if version is not None:
+                self._prefer(tenant, version)
+            return None, "not_ready"
+        hung = self._identity(tenant, version.served) in self._hung or not self._thread.usable
+        return (None, "hung") if hung else (version.served, "hung")
+
+    async def _score_with(
+        self, part: Part, target: ShadowTarget, shadow: ServedModel, records: int, counters: ShadowCounters
+    ) -> None:
+        topic, tenant = self._topics[part.micro.tenant], part.micro.tenant
+        sends = await self._publisher.open()
+        call = partial(self._scored, part, target, shadow, topic)
+        try:
+            scores, batches = await self._thread.call(call, self._hang_s)
+        except TimeoutError:
+            self._hung.add(self._identity(tenant, shadow))
+            counters.dropped["hung"] += records
+            log.error(  # noqa: TRY400  # where the event loop waited says nothing
+                "shadow_hangs", tenant=tenant, model=target.model_id, version=shadow.manifest.version,
+                reason=f"it took more than {self._hang_s:g} s; it is not used any more by this worker",
+            )  # fmt: skip
+            return
+        except Exception as fault:  # whatever a runtime raises is no concern of the answers
+            if not counters.dropped["error"]:
+                log.exception("shadow_raises", tenant=tenant, model=target.model_id, version=shadow.manifest.version)
+            counters.dropped["error"] += records
+            counters.last_error = f"{type(fault).__name__}: {fault}"[:200]
+            _release(fault)
+            return
+        _add(counters, scores)
+        results = len(scores.results)
+        if results and not (sends and await self._publisher.send(topic, part.partition, batches)):
+            counters.dropped["publish"] += results
+
+    def _scored(
+        self, part: Part, target: ShadowTarget, shadow: ServedModel, topic: str
+    ) -> tuple[ShadowScores, Batches]:
+        """Runs in the thread: the scores, and their records."""
+        scores = self._scoring.score(part, target, shadow)
+        fitting = [each for each in scores.results if self._publisher.fits(topic, each)]
+        if len(fitting) < len(scores.results):
+            scores.dropped["too_large"] += len(scores.results) - len(fitting)
+            scores.results = fitting
+        return scores, self._publisher.fill(topic, fitting)
+
+    def _identity(self, tenant: str, model: ServedModel) -> tuple[str, str, int, str]:
+        manifest = model.manifest
+        return tenant, manifest.model_id, manifest.version, manifest.sha256
+
+    def _counted(self, tenant: str, model_id: str, version: int) -> ShadowCounters:
+        return self._counters.setdefault((tenant, model_id, version), ShadowCounters())
+
+    def _drop(self, part: Part, reason: Reason) -> None:
+        for target, records in part.targets():
+            for number in target.versions:
+                self._counted(part.micro.tenant, target.model_id, number).dropped[reason] += records
+
+
+def _release(fault: BaseException | None) -> None:
+    """Releases the rows that the frames of an exception refer to: the frames may refer to the exception, too."""
+    seen: list[BaseException] = []
+    while fault is not None and fault not in seen:
+        seen.append(fault)
+        clear_frames(fault.__traceback__)
+        fault = fault.__cause__ or fault.__context__
+
+
+def _add(counters: ShadowCounters, scores: ShadowScores) -> None:
+    counters.requests += scores.requests
+    counters.rows += scores.rows
+    counters.compared += scores.compared
+    counters.differing += scores.differing
+    counters.predict_s += scores.predict_s
+    counters.dropped.update(scores.dropped)
