@@ -16,6 +16,7 @@ from inferd.cluster import Cluster
 from inferd.jobs import JobOptions, JobRow, Jobs, OnProgress, rows_of
 from inferd.models import Author, ModelChanges, ModelList, ModelLog
 from inferd.predictions import Call, Exchange, PendingRequests, SentCall, sent_ahead
+from inferd.rollouts import Rollouts
 from inferd.routes import RouteLog, Start
 from inferd.schemas.capture import CapturedRequest
 from inferd.schemas.codecs import MSGPACK, codec_named
@@ -83,6 +84,8 @@ class Client:
         self._exchange = Exchange(self._cluster, self._model_log, pending, codec, limits, partitions)
         self._jobs = Jobs(self._cluster, codec, limits)
         self._routes = RouteLog(self._cluster, self._model_log, limits)
+        self.rollouts = Rollouts(self._cluster, self._model_log)
+        """Starts, steers and shows rollouts."""
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -19,12 +19,14 @@ from inferd.client import (
 from inferd.errors import ClientClosedError
 from inferd.jobs import JobRow, OnProgress
 from inferd.models import ModelList
+from inferd.rollouts import Rollouts
 from inferd.routes import Start
 from inferd.schemas.capture import CapturedRequest
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.jobs import ChunkResult, JobStatus
 from inferd.schemas.models import Alias, AliasTarget, Manifest
 from inferd.schemas.requests import Output, Prediction, Result
+from inferd.schemas.rollouts import RolloutStatus
 from inferd.schemas.routes import Route
 
 T = TypeVar("T")
@@ -44,6 +46,8 @@ class SyncClient:
         self._client = Client(connection, **options)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self.rollouts = SyncRollouts(self._client.rollouts, self._wait, self._iterate)
+        """Like `Client.rollouts`."""
 
     def __enter__(self) -> Self:
         self.start()
@@ -301,6 +305,57 @@ class SyncClient:
         loop.call_soon_threadsafe(loop.stop)
         self._thread.join()
         loop.close()
+
+
+class SyncRollouts:
+    """`inferd.rollouts.Rollouts` without `await`."""
+
+    def __init__(
+        self,
+        rollouts: Rollouts,
+        wait: Callable[[Coroutine[Any, Any, Any]], Any],
+        iterate: Callable[[AsyncGenerator[RolloutStatus, None]], Iterator[RolloutStatus]],
+    ) -> None:
+        self._rollouts, self._wait, self._iterate = rollouts, wait, iterate
+
+    def start(self, model_id: str, **options: Any) -> RolloutStatus:
+        """Like `Rollouts.start`."""
+        started: RolloutStatus = self._wait(self._rollouts.start(model_id, **options))
+        return started
+
+    def pause(self, model_id: str, **options: Any) -> RolloutStatus:
+        """Like `Rollouts.pause`."""
+        paused: RolloutStatus = self._wait(self._rollouts.pause(model_id, **options))
+        return paused
+
+    def resume(self, model_id: str, **options: Any) -> RolloutStatus:
+        """Like `Rollouts.resume`."""
+        resumed: RolloutStatus = self._wait(self._rollouts.resume(model_id, **options))
+        return resumed
+
+    def promote(self, model_id: str, **options: Any) -> RolloutStatus:
+        """Like `Rollouts.promote`."""
+        promoted: RolloutStatus = self._wait(self._rollouts.promote(model_id, **options))
+        return promoted
+
+    def abort(self, model_id: str, **options: Any) -> RolloutStatus:
+        """Like `Rollouts.abort`."""
+        aborted: RolloutStatus = self._wait(self._rollouts.abort(model_id, **options))
+        return aborted
+
+    def status(self, model_id: str, **options: Any) -> RolloutStatus:
+        """Like `Rollouts.status`."""
+        found: RolloutStatus = self._wait(self._rollouts.status(model_id, **options))
+        return found
+
+    def list(self, **options: Any) -> dict[str, RolloutStatus]:
+        """Like `Rollouts.list`."""
+        found: dict[str, RolloutStatus] = self._wait(self._rollouts.list(**options))
+        return found
+
+    def watch(self, model_id: str, **options: Any) -> Iterator[RolloutStatus]:
+        """Like `Rollouts.watch`."""
+        return self._iterate(self._rollouts.watch(model_id, **options))
 
 
 class _Chunks(Generic[T]):

@@ -22,11 +22,13 @@ Stream = Literal[
     "model-stats",
     "capture",
     "shadow-results",
+    "rollouts",
+    "rollout-status",
 ]
 DEFAULT_TENANT = "default"
 """The tenant of settings and clients that name none."""
 STREAMS: tuple[Stream, ...] = get_args(Stream)
-LIFECYCLE_STREAMS: tuple[Stream, ...] = ("model-stats",)
+LIFECYCLE_STREAMS: tuple[Stream, ...] = ("model-stats", "rollouts")
 """Topics about models in production, with one partition: whoever owns it owns that of the others."""
 
 # A dot would let a tenant match another tenant's prefix. Kafka limits the whole name to 249 characters.

@@ -33,6 +33,7 @@ from inferd.streams.lifecycle import TenantLifecycle, compose_lifecycle
 from inferd.streams.models.follower import ModelFollower
 from inferd.streams.prediction_runner import PredictionRunner
 from inferd.streams.requests import BatchScoring, BatchSizer, CacheTable, RequestProcessor
+from inferd.streams.rollouts import MEASURED, RolloutProcessor, RolloutStore
 from inferd.streams.routes import (
     RouteContext,
     RouteParts,
@@ -61,10 +62,11 @@ class TenantParts:
     requests: RequestProcessor
     jobs: TenantJobs
     lifecycle: TenantLifecycle
+    rollouts: RolloutProcessor
 
     @property
     def processors(self) -> Sequence[Processor]:
-        return (self.requests, *self.jobs.processors, *self.lifecycle.processors)
+        return (self.requests, *self.jobs.processors, *self.lifecycle.processors, self.rollouts)
 
     @property
     def tables(self) -> Sequence[LaneTable]:
@@ -113,9 +115,14 @@ def compose_tenants(
         jobs.owned.slices = slices
         jobs.chunks.on_demand = follower.on_demand
         windows = make_table(app, settings, tenant, "model-windows", directory)
-        lifecycle = compose_lifecycle(settings, tenant, windows, destinations)
+        rollouts_table = make_table(app, settings, tenant, "rollouts", directory)
+        lifecycle = compose_lifecycle(settings, tenant, windows, (rollouts_table,), destinations)
         lifecycle.windows.slices = slices
-        parts[tenant] = TenantParts(requests, jobs, lifecycle)
+        owned = RolloutStore(tenant, rollouts_table)
+        owned.slices = slices
+        measured = MEASURED if settings.monitor.mode != "off" else ()
+        rollouts = RolloutProcessor(lifecycle.context, owned, lifecycle.windows, follower.of(tenant), measured)
+        parts[tenant] = TenantParts(requests, jobs, lifecycle, rollouts)
     return parts
 
 

@@ -31,6 +31,9 @@ COMMANDS = {
     "broker": CommandInfo("inferd.daemon.cli.broker:broker", "Run an Apache Kafka broker on this machine."),
     "topics": CommandInfo("inferd.daemon.cli.topics:topics", "Create or list the topics of tenants."),
     "models": CommandInfo("inferd.daemon.cli.models:models", "Deploy, list, show or remove models; move aliases."),
+    "rollouts": CommandInfo(
+        "inferd.daemon.cli.rollouts:rollouts", "Roll out a version step by step, and back if a guard is breached."
+    ),
     "predict": CommandInfo(
         "inferd.daemon.cli.predict.command:predict", "Send rows through Kafka and print their predictions."
     ),

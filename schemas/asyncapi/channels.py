@@ -74,6 +74,10 @@ _STREAMS: Mapping[Stream, _Stream] = {
     "shadow-results": _Stream(
         "What shadow versions say about requests that other versions have answered.", messages.SHADOW_RESULTS, ("send",)
     ),
+    "rollouts": _Stream("Messages of rollouts.", messages.ROLLOUTS, ("receive",), reply="rollout-status"),
+    "rollout-status": _Stream(
+        "The newest status of each model's rollout.", messages.ROLLOUT_STATUS, ("send",), compacted=True
+    ),
     "model-artifacts": _Stream("Model files in parts.", messages.ARTIFACTS, ("receive",), compacted=True),
 }
 

@@ -27,6 +27,8 @@ from inferd.schemas.jobs import JOB_MESSAGES, Barrier, BarrierResult, Chunk, Job
 from inferd.schemas.models import Alias, Manifest
 from inferd.schemas.monitoring import WindowStats
 from inferd.schemas.open_inference import NamedRequest
+from inferd.schemas.rollouts import MESSAGES as MESSAGES_OF_ROLLOUTS
+from inferd.schemas.rollouts import RolloutStatus, StartRollout
 from inferd.schemas.routes import Route
 from inferd.schemas.shadow import ShadowResult
 
@@ -403,6 +405,38 @@ ROUTES: tuple[Message, ...] = (
         ),
     ),
 )
+ROLLOUTS: tuple[Message, ...] = (
+    Message(
+        name="startRollout",
+        summary="Starts a rollout.",
+        payload=StartRollout,
+        key="the model id",
+        examples=(
+            Example(
+                payload={
+                    "type": "start",
+                    "id": "0" * 32,
+                    "to": 4,
+                    "steps": ["1%:30m", "10%:2h:1000", "100%"],
+                    "guards": ["errors < 0.5%", "p99 < 1.5x"],
+                }
+            ),
+        ),
+    ),
+    *(
+        Message(name=f"{name}Rollout", summary=summary, payload=MESSAGES_OF_ROLLOUTS[name], key="the model id",
+                examples=(Example(payload={"type": name, "id": "0" * 32}),))
+        for name, summary in (
+            ("pause", "Stays in the running step. Guards still roll back."),
+            ("resume", "Goes on after a pause."),
+            ("promote", "Gives all requests to the new version now, and ends."),
+            ("abort", "Returns the alias to what it was before the start, and ends."),
+        )
+    ),
+)  # fmt: skip
+ROLLOUT_STATUS: tuple[Message, ...] = (
+    Message(name="rolloutStatus", summary="The newest status of a rollout.", payload=RolloutStatus, key="the model id"),
+)
 MODEL_STATS: tuple[Message, ...] = (
     Message(
         name="windowStats",
@@ -459,6 +493,6 @@ SHADOW_RESULTS: tuple[Message, ...] = (
 )  # fmt: skip
 MESSAGES: tuple[Message, ...] = (
     *REQUESTS, *RESULTS, *DEAD_LETTERS, *JOBS, *JOB_STATUS, *JOB_RESULTS, *JOB_CHUNKS, *MODELS, *ARTIFACTS, *ROUTES,
-    *MODEL_STATS, *CAPTURE, *SHADOW_RESULTS,
+    *MODEL_STATS, *ROLLOUTS, *ROLLOUT_STATUS, *CAPTURE, *SHADOW_RESULTS,
 )  # fmt: skip
 """All of them."""

@@ -10,7 +10,12 @@ from inferd.schemas.rollouts.codec import (
     normalised,
     parse_rollout_key,
 )
-from inferd.schemas.rollouts.errors import GuardUnavailableError, RolloutConflictError, RolloutNotFoundError
+from inferd.schemas.rollouts.errors import (
+    GuardUnavailableError,
+    RolloutConflictError,
+    RolloutNotFoundError,
+    error_of_answer,
+)
 from inferd.schemas.rollouts.guards import METRICS, Guard, Metric, parse_guard, parse_guards
 from inferd.schemas.rollouts.rollout import (
     ANSWERS_MAX,
@@ -72,6 +77,7 @@ __all__ = [
     "decode_rollout_status",
     "encode_rollout_message",
     "encode_rollout_status",
+    "error_of_answer",
     "normalised",
     "parse_guard",
     "parse_guards",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from inferd.schemas.errors import ModelServingError
+from inferd.schemas.errors import ModelServingError, error_of_code
+from inferd.schemas.models import AliasChangedError
 
 
 class RolloutNotFoundError(ModelServingError):
@@ -27,3 +28,12 @@ class GuardUnavailableError(ModelServingError):
     code = "guard_unavailable"
     http_status = 422
     meaning = "nothing measures what a guard is about: it could never be breached"
+
+
+_OWN = {cls.code: cls for cls in (RolloutNotFoundError, RolloutConflictError, GuardUnavailableError, AliasChangedError)}
+
+
+def error_of_answer(code: str, reason: str) -> ModelServingError:
+    """The exception that a message was refused with."""
+    cls = _OWN.get(code)
+    return error_of_code(code, reason) if cls is None else cls(reason)

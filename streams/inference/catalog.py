@@ -100,6 +100,10 @@ class ModelCatalog:
             return own
         return self._versions.get(name, {}).get(number)
 
+    def numbers(self, name: str) -> frozenset[int]:
+        """The numbers of all deployed versions of a model."""
+        return frozenset(self._versions.get(name, ()))
+
     def aliases_of(self, name: str, number: int) -> tuple[str, ...]:
         """Aliases that point at a version, alone or in a split."""
         aliases = self._aliases.get(name, {})

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, get_args
 
-TableName = Literal["predictions", "jobs", "model-windows"]
+TableName = Literal["predictions", "jobs", "model-windows", "rollouts"]
 TABLE_NAMES: tuple[TableName, ...] = get_args(TableName)
 
-LIFECYCLE_TABLES: tuple[TableName, ...] = ("model-windows",)
+LIFECYCLE_TABLES: tuple[TableName, ...] = ("model-windows", "rollouts")
 """Tables of the topics of `LIFECYCLE_STREAMS`, with as many partitions."""
 
 SEGMENT_MS = 3_600_000

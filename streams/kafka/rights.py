@@ -34,18 +34,21 @@ READ_AND_WRITTEN: dict[Stream, tuple[tuple[Operation, ...], tuple[Stream, ...]]]
     "job-chunks": (("READ", "WRITE"), JOBS),
     "job-results": (("READ", "WRITE"), JOBS),
     "job-status": (("WRITE",), JOBS),
-    "models": (("READ",), ()),
+    "models": (("READ", "WRITE"), ("rollouts",)),
     "model-artifacts": (("READ",), ()),
     "routes": (("READ",), ()),
     "model-stats": (("READ", "WRITE"), (*REQUESTS, *LIFECYCLE_STREAMS)),
     "capture": (("WRITE",), REQUESTS),
     "shadow-results": (("WRITE",), ()),
+    "rollouts": (("READ",), LIFECYCLE_STREAMS),
+    "rollout-status": (("WRITE",), ("rollouts",)),
 }
 """By topic: the operations of a worker, and the tenant's topics that it cannot process without them."""
 CHANGELOGS: dict[TableName, tuple[Stream, ...]] = {
     "predictions": REQUESTS,
     "jobs": JOBS,
     "model-windows": LIFECYCLE_STREAMS,
+    "rollouts": LIFECYCLE_STREAMS,
 }
 CHANGELOG_OPERATIONS: tuple[Operation, ...] = ("DESCRIBE", "READ", "WRITE")
 OWNERS: dict[Stream, tuple[Stream, ...]] = {JOBS[0]: JOBS, LIFECYCLE_STREAMS[0]: LIFECYCLE_STREAMS}
@@ -55,8 +58,8 @@ TRANSACTIONAL: dict[Guarantee, dict[Stream, tuple[Stream, ...]]] = {
 }
 """Topics processed in transactions, and those that stop without: topics of jobs share the transactional ids of
 `jobs`, and those of `LIFECYCLE_STREAMS` share theirs."""
-OVER_HTTP: tuple[Stream, ...] = ("jobs", "models", "model-artifacts", "routes")
-"""Topics written for HTTP callers: submitted jobs, deployed models and routes."""
+OVER_HTTP: tuple[Stream, ...] = ("jobs", "models", "model-artifacts", "routes", "rollouts")
+"""Topics written for HTTP callers: submitted jobs, deployed models, routes and messages of rollouts."""
 NAMED_MAX, COMMANDS_MAX = 6, 3
 """Maximum resources and commands in one message."""
 

@@ -11,10 +11,13 @@ from inferd.schemas.headers import PROPAGATED_BYTES_MAX
 from inferd.schemas.jobs import LABELS_BYTES_MAX
 from inferd.schemas.limits import Limits
 from inferd.schemas.monitoring import WINDOW_BYTES_MAX
+from inferd.schemas.rollouts import MESSAGE_BYTES_MAX
+from inferd.schemas.rollouts import STATUS_BYTES_MAX as ROLLOUT_STATUS_BYTES_MAX
 from inferd.schemas.topics import LIFECYCLE_STREAMS, STREAMS, Stream, TenantTopics
 from inferd.streams.jobs.state import state_bytes_max
 from inferd.streams.kafka.changelogs import (
     LIFECYCLE_TABLES,
+    SEGMENT_MS,
     TABLE_NAMES,
     TableName,
     changelog_config,
@@ -29,7 +32,9 @@ FOREIGN: frozenset[Role] = frozenset({"reply-to", "sink"})
 """Topics of others, which are never created and may have any settings."""
 SINGLE: frozenset[Role] = frozenset({"models", "model-artifacts", "routes"})
 """Read completely and in order by every worker."""
-COMPACTED: frozenset[Role] = frozenset({"models", "model-artifacts", "routes", "job-status"})
+COMPACTED: frozenset[Role] = frozenset({"models", "model-artifacts", "routes", "job-status", "rollout-status"})
+FIRST_ONLY: frozenset[Role] = frozenset({*LIFECYCLE_STREAMS, "rollout-status"})
+"""Only their first partition is used."""
 BYTES_MAX_DEFAULT = 1_048_588
 """Kafka's own default of `max.message.bytes`."""
 OTHER_BYTES = 8_192
@@ -124,6 +129,8 @@ def _changelog_bytes_max(table: TableName, limits: Limits) -> int:
             return state_bytes_max(limits) + OTHER_BYTES
         case "model-windows":
             return WINDOW_BYTES_MAX + OTHER_BYTES
+        case "rollouts":
+            return ROLLOUT_STATUS_BYTES_MAX + OTHER_BYTES
         case "predictions":
             return 0  # an entry that is too large for its changelog is skipped
 
@@ -150,7 +157,9 @@ def _spec(topics: TenantTopics, stream: Stream, settings: TopicSettings, limits:
     config = {"cleanup.policy": "compact"}
     if stream not in COMPACTED:
         config = {"cleanup.policy": "delete", "retention.ms": str(settings.retention_ms)}
-    first_only = stream in LIFECYCLE_STREAMS
+    if stream == "rollout-status":
+        config["segment.ms"] = str(SEGMENT_MS)
+    first_only = stream in FIRST_ONLY
     partitions = 1 if stream in SINGLE or first_only else settings.partitions
     follows = topics.name("requests") if stream in ("results", "dead-letters") else ""
     bytes_max = _BYTES_MAX[stream](limits)
@@ -183,6 +192,8 @@ _BYTES_MAX: Mapping[Stream, Callable[[Limits], int]] = {
     # Requests whose record is larger are not captured.
     "capture": lambda _: 0,
     "shadow-results": result_record_bytes_max,
+    "rollouts": lambda _: MESSAGE_BYTES_MAX + OTHER_BYTES,
+    "rollout-status": lambda _: ROLLOUT_STATUS_BYTES_MAX + OTHER_BYTES,
 }
 _SETTINGS: Mapping[Role, str] = {
     "requests": "INFERD_MESSAGE_BYTES_MAX",

@@ -19,17 +19,22 @@ class TenantLifecycle:
     """The lifecycle of one tenant's models: what this worker owns of it, and the processors of its topics."""
 
     windows: WindowStore
+    context: LifecycleContext
     processors: Sequence[Processor]
     tables: Sequence[LaneTable]
 
 
 def compose_lifecycle(
-    settings: StreamSettings, tenant: str, windows_table: LaneTable, destinations: Destinations = UNCHECKED
+    settings: StreamSettings,
+    tenant: str,
+    windows_table: LaneTable,
+    others: Sequence[LaneTable],
+    destinations: Destinations = UNCHECKED,
 ) -> TenantLifecycle:
-    """The processors of `LIFECYCLE_STREAMS`. All of them have all tables: they share one unit."""
-    tables = (windows_table,)
+    """The windows of a tenant. Processors of `LIFECYCLE_STREAMS` share one unit: all have all tables, `others` too."""
+    tables = (windows_table, *others)
     windows = WindowStore(tenant, windows_table, settings.monitor.windows_h)
     context = LifecycleContext(
         TenantTopics(settings.namespace, tenant), windows, tables, settings.worker_id, settings.limits, destinations
     )
-    return TenantLifecycle(windows, (StatsProcessor(context),), tables)
+    return TenantLifecycle(windows, context, (StatsProcessor(context),), tables)

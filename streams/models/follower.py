@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -50,6 +51,23 @@ log = structlog.get_logger(__name__)
 
 PING_TIMEOUT_S = 5.0
 RETRY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class TenantModels:
+    """The models of one tenant, as far as their records were read."""
+
+    catalog: ModelCatalog
+    alias_logs: Mapping[AliasKey, AliasLog]
+
+    def newest_alias(self, model_id: str, alias: str) -> Alias | None:
+        """The newest revision of an alias, also that of a removal; None if it was never set."""
+        changes = self.alias_logs.get(AliasKey(model_id, alias))
+        return None if changes is None else changes.newest
+
+    def versions(self, model_id: str) -> frozenset[int]:
+        """The versions that are deployed, loaded or not."""
+        return self.catalog.numbers(model_id)
 
 
 class ModelFollower:
@@ -96,6 +114,10 @@ class ModelFollower:
     def fault(self) -> str | None:
         """Why deploys are delayed, if the cause is not a model, such as a full disk; None otherwise."""
         return self._disk_fault or self._loader.fault
+
+    def of(self, tenant: str) -> TenantModels:
+        """The models of one tenant, as far as their records were read."""
+        return TenantModels(self.catalogs[tenant], self._alias_logs[tenant])
 
     def follow(self, tenants: frozenset[str]) -> None:
         """Sets the tenants whose records are read."""

@@ -6,7 +6,7 @@ import base64
 import copy
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.headers import _PARSED
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.schemas.requests.envelope import Envelope
+from inferd.schemas.rollouts import decode_rollout_message
 from inferd.schemas.routes import Format, Route, Sink, Source, decode_route
 from inferd.schemas.shadow import decode_shadow_result
 from inferd.schemas.topics import STREAMS
@@ -163,7 +164,7 @@ def as_request(value: bytes, content_type: str) -> None:
     scored(value, ("content-type", content_type.encode()))
 
 
-DECODERS: Mapping[str, Callable[[bytes], Any]] = {
+DECODERS: dict[str, Callable[[bytes], Any]] = {
     "request": lambda value: as_request(value, "application/json"),
     "requestBinaryEvent": lambda value: as_request(value, "application/json"),
     "requestOpenInference": lambda value: as_request(value, "application/vnd.oip.v2+json"),
@@ -182,9 +183,13 @@ DECODERS: Mapping[str, Callable[[bytes], Any]] = {
         for kind in ("Open", "Rows", "Close", "Submit", "Cancel", "Retry")
     },
 }
+DECODERS |= {
+    f"{kind}Rollout": lambda value: decode_rollout_message(value, JSON)
+    for kind in ("start", "pause", "resume", "promote", "abort")
+}
 ANSWERS = {"resultOpenInference", "resultEvent"}
 """Messages that only inferd writes, and does not read."""
-INTERNAL = {"deadLetter", "artifactPart", "barrierResult", "chunk", "barrier", "windowStats"}
+INTERNAL = {"deadLetter", "artifactPart", "barrierResult", "chunk", "barrier", "windowStats", "rolloutStatus"}
 
 
 def test_examples_are_valid_and_accepted(document: dict[str, Any]) -> None:

@@ -19,7 +19,8 @@ from inferd.streams.kafka.topic_checks import TopicsError, TopicState
 from inferd.streams.settings import StreamSettings
 
 A_JOBS = {f"ns.a.{stream}" for stream in ("jobs", "job-chunks", "job-results")}
-A_TOPICS = {"ns.a.requests", *A_JOBS, "ns.a.model-stats"}
+A_LIFECYCLE = {"ns.a.model-stats", "ns.a.rollouts"}
+A_TOPICS = {"ns.a.requests", *A_JOBS, *A_LIFECYCLE}
 B_TOPICS = {topic.replace(".a.", ".b.") for topic in A_TOPICS}
 
 
@@ -173,9 +174,9 @@ async def test_a_tenant_without_a_right_at_the_start_waits_alone_for_it(world: W
         ("WRITE on topic ns.a.dead-letters", A_TOPICS),
         ("READ on topic ns.a.job-chunks", A_JOBS),
         ("WRITE on transactional-id inferd-ns.a.jobs-0", A_JOBS),
-        ("WRITE on topic ns.a.model-stats", {"ns.a.requests", "ns.a.model-stats"}),
-        ("WRITE on transactional-id inferd-ns.a.lifecycle-0", {"ns.a.model-stats"}),
-        ("READ on topic ns.a.models", set()),
+        ("WRITE on topic ns.a.model-stats", {"ns.a.requests", *A_LIFECYCLE}),
+        ("WRITE on transactional-id inferd-ns.a.lifecycle-0", A_LIFECYCLE),
+        ("READ on topic ns.a.models", {"ns.a.rollouts"}),
         ("READ on group inferd", A_TOPICS | B_TOPICS),
     ],
 )

@@ -101,7 +101,7 @@ async def test_the_app_assigns_so(tmp_path: Path) -> None:
     assert type(app.assignor).__name__ == "LaneAssignor"
     assert app.assignor.replicas == REPLICAS
     jobs = {f"ns.default.{stream}": 3 for stream in ("jobs", "job-results", "job-chunks")}
-    assert app.partitions_max == {**jobs, "ns.default.model-stats": 1}
+    assert app.partitions_max == {**jobs, "ns.default.model-stats": 1, "ns.default.rollouts": 1}
 
 
 def test_faust_calls_the_overridden_methods() -> None:
