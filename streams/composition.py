@@ -31,6 +31,7 @@ from inferd.streams.lane import (
 )
 from inferd.streams.lifecycle import TenantLifecycle, compose_lifecycle
 from inferd.streams.models.follower import ModelFollower
+from inferd.streams.monitoring import Monitor
 from inferd.streams.prediction_runner import PredictionRunner
 from inferd.streams.requests import BatchScoring, BatchSizer, CacheTable, RequestProcessor
 from inferd.streams.rollouts import MEASURED, RolloutProcessor, RolloutStore
@@ -63,6 +64,7 @@ class TenantParts:
     jobs: TenantJobs
     lifecycle: TenantLifecycle
     rollouts: RolloutProcessor
+    monitor: Monitor
 
     @property
     def processors(self) -> Sequence[Processor]:
@@ -109,6 +111,7 @@ def compose_tenants(
         requests.tracing, requests.on_demand = measures.tracing, follower.on_demand
         if settings.capture_share:
             requests.capture = Capture(names.name("capture"), settings.capture_share, destinations)
+        requests.monitor = monitor = Monitor(names.name("model-stats"), settings.monitor.mode)
         jobs_table = make_table(app, settings, tenant, "jobs", directory)
         process_batch = user_code.process_batch(tenant)
         jobs = compose_jobs(settings, tenant, jobs_table, catalog, reader, measures, destinations, process_batch)
@@ -122,7 +125,7 @@ def compose_tenants(
         owned.slices = slices
         measured = MEASURED if settings.monitor.mode != "off" else ()
         rollouts = RolloutProcessor(lifecycle.context, owned, lifecycle.windows, follower.of(tenant), measured)
-        parts[tenant] = TenantParts(requests, jobs, lifecycle, rollouts)
+        parts[tenant] = TenantParts(requests, jobs, lifecycle, rollouts, monitor)
     return parts
 
 
@@ -162,6 +165,7 @@ def compose_routes(
             predictions=tenants[names.tenant].requests.predictions,
             capture=tenants[names.tenant].requests.capture, on_demand=follower.on_demand,
             shadows=inputs.shadows,
+            monitor=tenants[names.tenant].monitor,
         )  # fmt: skip
         return RouteProcessor(context, topic, scorer, scoring)
 

@@ -1,6 +1,28 @@
-"""Monitoring: windows of what a version scored, which add up, and their codec."""
+"""Monitoring: windows of what a version scored, which add up; baselines, and the drift from them."""
 
+from inferd.schemas.monitoring.baseline import (
+    BASELINE_BYTES_MAX,
+    BINS_MAX,
+    CATEGORIES_MAX,
+    Baseline,
+    CategoryBaseline,
+    FeatureBaseline,
+    NumberBaseline,
+    Source,
+    decode_baseline,
+    encode_baseline,
+)
 from inferd.schemas.monitoring.codec import WINDOW_BYTES_MAX, decode_window, encode_window
+from inferd.schemas.monitoring.drift import (
+    Distance,
+    Drift,
+    FeatureDrift,
+    drift_of,
+    js_distance,
+    ks_statistic,
+    prediction_distance,
+    psi,
+)
 from inferd.schemas.monitoring.histograms import (
     LATENCY_BINS,
     LATENCY_BINS_PER_DOUBLING,
@@ -27,6 +49,9 @@ from inferd.schemas.monitoring.window import (
 )
 
 __all__ = [
+    "BASELINE_BYTES_MAX",
+    "BINS_MAX",
+    "CATEGORIES_MAX",
     "LATENCY_BINS",
     "LATENCY_BINS_PER_DOUBLING",
     "LOG_BINS",
@@ -35,19 +60,34 @@ __all__ = [
     "UNIT_BINS",
     "WINDOW_BYTES_MAX",
     "WINDOW_S",
+    "Baseline",
+    "CategoryBaseline",
     "Counts",
+    "Distance",
+    "Drift",
+    "FeatureBaseline",
+    "FeatureDrift",
     "FeatureStats",
     "Features",
+    "NumberBaseline",
     "Predictions",
     "Scale",
+    "Source",
     "Variant",
     "WindowStats",
     "added",
+    "decode_baseline",
     "decode_window",
+    "drift_of",
+    "encode_baseline",
     "encode_window",
+    "js_distance",
+    "ks_statistic",
     "latency_bin",
     "latency_bound_ms",
     "latency_quantile_ms",
     "merge",
     "merged",
+    "prediction_distance",
+    "psi",
 ]

@@ -21,7 +21,7 @@ from inferd.streams.inference.manifests import manifest_of, reconcile
 from inferd.streams.inference.micro_batch import Group, MicroBatch, internal_error
 from inferd.streams.inference.model_format import ModelFile, ModelFormat
 from inferd.streams.inference.needed_versions import NeededVersions
-from inferd.streams.inference.outcome import CACHE_HIT, CACHE_MISS, Outcome
+from inferd.streams.inference.outcome import CACHE_HIT, CACHE_MISS, Members, Outcome
 from inferd.streams.inference.own_models import OwnRuntime, own_version
 from inferd.streams.inference.postprocess import compile_postprocess
 from inferd.streams.inference.prediction_costs import PredictionCosts
@@ -74,6 +74,7 @@ __all__ = [
     "Group",
     "Inputs",
     "Matrix",
+    "Members",
     "MicroBatch",
     "ModelCatalog",
     "ModelFile",

@@ -27,7 +27,7 @@ from inferd.schemas.requests import Failure, Output, Prediction, default_id, res
 from inferd.streams.inference.cache import PredictionCache, RowLookup, distinct_rows
 from inferd.streams.inference.catalog import ServedModel
 from inferd.streams.inference.inputs import Inputs, concatenate
-from inferd.streams.inference.outcome import CACHE_HIT, CACHE_MISS, Outcome, Reply
+from inferd.streams.inference.outcome import CACHE_HIT, CACHE_MISS, Members, Outcome, Reply
 from inferd.streams.inference.record_block import RecordBlock, joined_records, record_keys
 from inferd.streams.inference.result_template import ResultTemplate
 from inferd.streams.inference.row_errors import RowErrors
@@ -108,6 +108,12 @@ class Group:
     @property
     def one_row_each(self) -> bool:
         return self.counts.count(1) == len(self.counts)
+
+    @property
+    def members(self) -> Members:
+        """The records of the group, and its version."""
+        manifest = self.model.manifest
+        return Members(manifest.model_id, manifest.version, self.indexes, self.counts, self.one_row_each)
 
     def look_up(self, lookup: RowLookup) -> None:
         """Looks up the rows in the cache."""
@@ -310,6 +316,7 @@ class MicroBatch:
             self._asked, replies, self.unready, variants=self.variants.finish(len(self.records)),
             shadows=self.shadows.finish(len(self.records)),
             scored=[rows for group in self.groups for rows in group.scored()],
+            members=[group.members for group in self.groups],
         )  # fmt: skip
 
     def _reply(self, index: int, exchange: Exchange) -> Reply:

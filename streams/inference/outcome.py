@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from inferd.schemas.errors import ModelServingError
@@ -37,6 +37,22 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
+class Members:
+    """The records of a micro-batch that one version scored, or failed to score; record `indexes[i]` has `counts[i]`
+    rows."""
+
+    model_id: str
+    version: int
+    indexes: Sequence[int]
+    counts: Sequence[int]
+    one_row_each: bool
+
+    def shifted(self, records: int) -> Members:
+        """The same behind so many other records."""
+        return replace(self, indexes=[records + index for index in self.indexes])
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """The outcome of a micro-batch; `values[i]` is the result of record i."""
 
@@ -66,6 +82,8 @@ class Outcome:
     """Which records shadow versions are to score."""
     scored: Sequence[ScoredRows] = ()
     """What the models scored; without the requests that user code answered."""
+    members: Sequence[Members] = ()
+    """The records of each version; without those that failed before their version was asked."""
 
     def __add__(self, other: Outcome) -> Outcome:
         """The outcome of this micro-batch's records followed by those of `other`."""
@@ -90,6 +108,7 @@ class Outcome:
             self.variants.then(other.variants, shift, len(other.values)),
             joined_shadows(self.shadows, shift, other.shadows, len(other.values)),
             [*self.scored, *(rows.shifted(shift) for rows in other.scored)],
+            [*self.members, *(members.shifted(shift) for members in other.members)],
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,7 @@ from inferd.streams.kafka import Destinations, Outgoing, result_record_bytes_max
 from inferd.streams.lane import DeadLetters, Kind, OutputBatch, Work, timestamps_of
 from inferd.streams.models.on_demand import OnDemandLoader
 from inferd.streams.models.waiting import Waiting
+from inferd.streams.monitoring import CountedPart, Monitor
 from inferd.streams.requests.batch_scoring import BatchScoring
 from inferd.streams.requests.cache_table import CacheTable
 from inferd.streams.shadow import Shadows
@@ -88,6 +90,8 @@ class RequestProcessor:
         """Creates spans; None without tracing."""
         self.capture: Capture | None = None
         """Captures requests; None if none are captured."""
+        self.monitor: Monitor | None = None
+        """Counts what versions score; None without."""
         self._scoring = scoring
         self._clock = clock
         self._results = topics.name("results")
@@ -102,6 +106,8 @@ class RequestProcessor:
 
     def outputs(self, number: int) -> Iterable[TopicPartition]:
         yield TopicPartition(self._results, number)
+        if self.monitor is not None:
+            yield from self.monitor.outputs()
         yield TopicPartition(self._dead_letters.topic, number)
         for topic in self._destinations.reply_to:
             yield TopicPartition(topic, number % max(1, self._destinations[topic].partitions))
@@ -156,6 +162,8 @@ class RequestProcessor:
         self._add_changes(work, outputs, outcome, started_ms)
         if self.capture is not None:
             self._add_captured(self.capture, parts, outputs, outcome, started_ms)
+        if self.monitor is not None:
+            self._count(self.monitor, [*(records for _, records in work), asked], outputs, outcome)
         if asked:
             self._answer(asked, outcome, start)
         if self.shadows is not None and outcome.shadows:
@@ -204,6 +212,21 @@ class RequestProcessor:
         for (number, records), output in zip_longest(parts, outputs):
             captured.append(Part(range(start, start := start + len(records)), number, records, output))
         capture.add(captured, outcome, now_ms)
+
+    def _count(
+        self, monitor: Monitor, records: Sequence[Sequence[Record]], outputs: Sequence[OutputBatch], outcome: Outcome
+    ) -> None:
+        """Adds counts of what was scored to each partition's output. The last of the `records` came over HTTP."""
+        stamps = [*(output.timestamps for output in outputs), [request.timestamp for request in records[-1]]]
+        ends = [*accumulate(map(len, stamps))]
+        parts = [CountedPart(range(end - len(each), end), each) for end, each in zip(ends, stamps, strict=True)]
+
+        def version_of(index: int) -> tuple[str, int] | None:
+            place = bisect_right(ends, index)
+            key = records[place][index - parts[place].span.start].key
+            return self.scorer.version_of(outcome.asked.get(index), key)
+
+        monitor.add([*outputs, None], parts, outcome, version_of)
 
     def _answer(self, asked: Sequence[HttpRequest], outcome: Outcome, start: int) -> None:
         tally = Tally(results=len(asked))
@@ -267,6 +290,8 @@ class RequestProcessor:
             changes = self.predictions.writable(tp.partition, self.predictions.due(tp.partition, now_ms))
             if changes:
                 output.changes[self.predictions.partition(tp.partition)] = changes
+        if self.monitor is not None:
+            self.monitor.flush(output)
         return output if output.by_topic or output.changes else None
 
     def output(

@@ -17,6 +17,7 @@ from inferd.streams.inference import Outcome, Record
 from inferd.streams.kafka import Destinations
 from inferd.streams.lane import DeadLetters, Kind, OutputBatch, Work, timestamps_of
 from inferd.streams.models.on_demand import OnDemandLoader
+from inferd.streams.monitoring import CountedPart, Monitor
 from inferd.streams.requests import BatchScoring, CacheTable
 from inferd.streams.routes.output import RouteOutput, Sink, before, is_tombstone
 from inferd.streams.routes.scoring import RouteScorer
@@ -45,6 +46,8 @@ class RouteContext:
     """Loads models that are not loaded."""
     shadows: Shadows | None = None
     """Scores records with shadow versions."""
+    monitor: Monitor | None = None
+    """Counts what versions score."""
     clock: Callable[[], float] = time.time
     """Unix seconds."""
 
@@ -90,6 +93,8 @@ class RouteProcessor:
     def outputs(self, number: int) -> Iterable[TopicPartition]:
         sink = self.route.sink.topic
         yield TopicPartition(self._dead_letters.topic, self._dead_letter_partition(number))
+        if self._context.monitor is not None:
+            yield from self._context.monitor.outputs()
         partitions = self._partitions_of(sink)
         if partitions in (0, self._partitions_of(self.topic)):
             yield TopicPartition(sink, number)
@@ -119,6 +124,8 @@ class RouteProcessor:
             ready = records if len(span) == len(scored) else before(records, len(span))
             outputs.append(self._output(scorer.route, tp, ready, outcome, span, started_ms))
             written.append(span)
+        if self._context.monitor is not None and parts:
+            self._count(self._context.monitor, [records for _, records in valued], outputs, written, outcome)
         self._trace(work, parts, outputs, written, outcome, step_timer)
         if (capture := self._context.capture) is not None:
             of_parts = zip(valued, written, outputs, strict=True)
@@ -140,6 +147,29 @@ class RouteProcessor:
         for part, steps in zip(shadows.parts(self.tenant_name, outcome, work), outputs, strict=True):
             if part is not None and steps:
                 steps[-1].on_acked = partial(shadows.start, part)
+
+    def _count(
+        self,
+        monitor: Monitor,
+        records: Sequence[Sequence[Record]],
+        outputs: Sequence[Sequence[OutputBatch]],
+        written: Sequence[range],
+        outcome: Outcome,
+    ) -> None:
+        """Adds counts of what was scored to each partition's output, without the records that are not ready."""
+        now_ms = int(self._context.clock() * 1000)
+        found = [
+            (batches[0], CountedPart(span, timestamps_of(of_part[: len(span)], now_ms)))
+            for of_part, batches, span in zip(records, outputs, written, strict=True)
+            if batches and len(span)
+        ]
+        if found:
+            monitor.add(
+                [output for output, _ in found],
+                [part for _, part in found],
+                outcome,
+                lambda index: self._scorer.version_of(outcome.asked.get(index)),
+            )
 
     def _ready(self, outcome: Outcome, span: range) -> range:
         """The indexes of a partition up to the first one that is not ready."""
@@ -241,4 +271,7 @@ class RouteProcessor:
             self._context.measures.end_to_end.observe_since(output.timestamps, self._context.clock() * 1000)
 
     def idle_output(self, tp: TopicPartition, next_offset: int, now_ms: int) -> OutputBatch | None:
-        return None
+        output = OutputBatch(next_offset, 0, [])
+        if self._context.monitor is not None:
+            self._context.monitor.flush(output)
+        return output if output.by_topic else None

@@ -75,6 +75,8 @@ class FeatureSchema:
         self._alone = _described_alone(manifest.features, in_file, preprocess)
         """By name of a feature: equal for schemas that read its values alike."""
         self._all = _compile(manifest.features, in_file, preprocess)
+        self.columns = tuple(self._all)
+        """The rules of every feature, in order."""
         self._columns = [column for column in self._all if isinstance(column, Column)]
         self._rules = ValueRules(self._columns, clip=preprocess.out_of_range == "clip")
         self.feature_names = tuple(column.name for column in self._all)

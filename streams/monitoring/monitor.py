@@ -1,0 +1,275 @@
+"""Counts what the micro-batches of one tenant scored, and adds the counts to their output."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import structlog
+from aiokafka import TopicPartition
+from numpy.typing import NDArray
+
+from inferd.schemas.monitoring import (
+    WINDOW_S,
+    Baseline,
+    Features,
+    Predictions,
+    WindowStats,
+    encode_window,
+    merge,
+)
+from inferd.streams.inference import FeatureSchema, Inputs, Outcome, ScoredRows, ServedModel, concatenate
+from inferd.streams.lane import OutputBatch
+from inferd.streams.monitoring.counting import CountedPart, Label, Labels, VersionOf, windows_of
+from inferd.streams.monitoring.features import FeatureCounter
+from inferd.streams.monitoring.predictions import PredictionCounter
+from inferd.streams.settings import Monitoring
+
+log = structlog.get_logger(__name__)
+
+FLUSH_S = 1.0
+"""How long counts are held that are not part of the transaction of their results."""
+SAMPLED_ROWS_MAX = 256
+"""Rows of a micro-batch and version that are looked at with `sampled`."""
+HELD_ROWS_MAX = 1_024
+"""Rows of a version that are looked at in `FLUSH_S` with `sampled`."""
+PENDING_MAX = 1_000
+"""Windows that wait for an output batch to take them along. Beyond it, they are dropped."""
+VERSIONS_MAX = 1_000
+"""Versions whose counters are kept."""
+FIRST = 0
+"""The partition of `model-stats` that is used."""
+BaselineOf = Callable[[str, int], Baseline | None]
+"""Model id and version -> its baseline."""
+
+
+class _Key(NamedTuple):
+    label: Label
+    minute: int
+
+
+@dataclass(slots=True)
+class _Counters:
+    """The counters of one version. They keep no model loaded."""
+
+    schema: FeatureSchema
+    predictions: PredictionCounter
+    features: FeatureCounter | None
+
+
+@dataclass(slots=True)
+class _Sample:
+    """Rows of one label that were scored since the last flush."""
+
+    counters: _Counters
+    blocks: list[Inputs] = field(default_factory=list)
+    rows: int = 0
+    predictions: Predictions = field(default_factory=Predictions)
+
+
+class Monitor:
+    """Counts for `model-stats`. Requests, rows, errors and latencies are published with the results that they count;
+    a sample of features and predictions, and counts of requests over HTTP, with any later output."""
+
+    def __init__(
+        self,
+        topic: str,
+        mode: Monitoring,
+        baseline_of: BaselineOf = lambda _model, _version: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`topic`: the tenant's `model-stats`; `clock`: Unix seconds."""
+        self.topic = topic
+        self.mode = mode
+        self.dropped = 0
+        """Windows that were dropped, because no output took them along."""
+        self._baseline_of = baseline_of
+        self._clock = clock
+        self._pending: dict[_Key, WindowStats] = {}
+        self._samples: dict[Label, _Sample] = {}
+        self._flushed_at = clock()
+        self._counters: dict[tuple[str, int], _Counters] = {}
+
+    def outputs(self) -> Iterable[TopicPartition]:
+        """Partitions that counts are written to."""
+        if self.mode != "off":
+            yield TopicPartition(self.topic, FIRST)
+
+    def add(
+        self,
+        outputs: Sequence[OutputBatch | None],
+        parts: Sequence[CountedPart],
+        outcome: Outcome,
+        version_of: VersionOf,
+    ) -> None:
+        """Adds what the parts of a micro-batch count to their outputs. None: it goes with a later output."""
+        if self.mode == "off":
+            return
+        try:
+            self._add(outputs, parts, outcome, version_of)
+        except Exception:  # Counts must not stop results.
+            log.exception("monitor_fault", topic=self.topic)
+
+    def _add(
+        self,
+        outputs: Sequence[OutputBatch | None],
+        parts: Sequence[CountedPart],
+        outcome: Outcome,
+        version_of: VersionOf,
+    ) -> None:
+        now_s = self._clock()
+        minute = int(now_s) // WINDOW_S
+        labels = Labels(outcome, version_of)
+        found = windows_of(outcome, parts, labels, now_s * 1000, minute)
+        if self.mode == "all":
+            self._count_rows(found, parts, outcome, labels)
+        else:
+            self._sample_rows(outcome, labels)
+        for output, windows in zip(outputs, found, strict=True):
+            for window in windows.values():
+                if output is None:
+                    self.later(window)
+                else:
+                    self._put(output, window)
+        for output in outputs:
+            if output is not None:
+                self.flush(output)
+                break
+
+    def _put(self, output: OutputBatch, window: WindowStats) -> None:
+        value = encode_window(window)
+        output.tally.bytes_out += len(value)
+        output.add(self.topic, FIRST, (window.model_id.encode(), value, []))
+
+    def later(self, window: WindowStats) -> None:
+        """Adds counts that are published with any later output, or lost with the process."""
+        key = _Key(Label(window.model_id, window.version, window.variant, window.alias_revision), window.minute)
+        before = self._pending.get(key)
+        if before is None and len(self._pending) >= PENDING_MAX:
+            self.dropped += 1
+            return
+        self._pending[key] = window if before is None else merge(before, window)
+
+    def flush(self, output: OutputBatch) -> None:
+        """Adds the counts that wait to an output, if it is time."""
+        now_s = self._clock()
+        if self.due(now_s):
+            self._flushed_at = now_s
+            self._count_samples(int(now_s) // WINDOW_S)
+            for window in self._pending.values():
+                self._put(output, window)
+            self._pending.clear()
+
+    def due(self, now_s: float) -> bool:
+        """Whether there are counts that have waited long enough."""
+        waited = not 0 <= now_s - self._flushed_at < FLUSH_S
+        return waited and bool(self._pending or self._samples)
+
+    # ------------------------------------------------------------------ features and predictions
+
+    def _count_rows(
+        self, found: Sequence[dict[int, WindowStats]], parts: Sequence[CountedPart], outcome: Outcome, labels: Labels
+    ) -> None:
+        """Adds the features and predictions of all rows to the windows of their parts."""
+        for scored in outcome.scored:
+            counters = self._counters_of(scored.model)
+            codes = labels.of(scored.indexes)
+            for windows, part in zip(found, parts, strict=True):
+                for code, rows in _rows_of_part(scored, part.span, codes, labels):
+                    self._count(windows, code, counters, scored, rows)
+
+    def _count(
+        self,
+        windows: dict[int, WindowStats],
+        code: int,
+        counters: _Counters,
+        scored: ScoredRows,
+        rows: slice | NDArray[np.bool_],
+    ) -> None:
+        window = windows[code]
+        features = counters.features.count(scored.inputs[rows]) if counters.features is not None else Features()
+        predictions = counters.predictions.count(scored.arrays, rows)
+        counted = WindowStats(
+            model_id=window.model_id, version=window.version, minute=window.minute, variant=window.variant,
+            alias_revision=window.alias_revision, predictions=predictions, features=features,
+        )  # fmt: skip
+        windows[code] = merge(window, counted)
+
+    def _sample_rows(self, outcome: Outcome, labels: Labels) -> None:
+        """Holds some rows of each version, which are counted together later."""
+        for scored in outcome.scored:
+            if not len(scored.inputs):
+                continue
+            chosen = _spread(len(scored.inputs))
+            places = chosen if len(scored.inputs) == len(scored.indexes) else _places(scored)[chosen]
+            codes = labels.of(np.asarray(scored.indexes, np.intp)[places])
+            for code, _ in labels.present(codes):
+                self._hold(labels.label(code), scored, chosen[codes == code])
+
+    def _hold(self, label: Label, scored: ScoredRows, rows: NDArray[np.intp]) -> None:
+        counters = self._counters_of(scored.model)
+        sample = self._samples.get(label)
+        if sample is None or sample.counters is not counters:
+            sample = self._samples[label] = _Sample(counters)
+        rows = rows[: HELD_ROWS_MAX - sample.rows]
+        if not len(rows):
+            return
+        if counters.features is not None:
+            sample.blocks.append(scored.inputs[rows])
+        sample.rows += len(rows)
+        sample.predictions = sample.predictions.plus(counters.predictions.count(scored.arrays, rows))
+
+    def _count_samples(self, minute: int) -> None:
+        for label, sample in self._samples.items():
+            counter = sample.counters.features
+            features = Features()
+            if counter is not None and sample.blocks:
+                features = counter.count(concatenate(sample.blocks))
+            self.later(WindowStats(**label._asdict(), minute=minute, predictions=sample.predictions, features=features))
+        self._samples.clear()
+
+    def _counters_of(self, model: ServedModel) -> _Counters:
+        manifest = model.manifest
+        version = manifest.model_id, manifest.version
+        found = self._counters.get(version)
+        baseline = self._baseline_of(*version)
+        revision = baseline.revision if baseline is not None else None
+        if found is None or found.schema is not model.features or _revision(found) != revision:
+            if len(self._counters) >= VERSIONS_MAX:
+                self._counters.clear()
+            features = FeatureCounter(model.features, baseline) if baseline is not None else None
+            found = self._counters[version] = _Counters(model.features, PredictionCounter(model), features)
+        return found
+
+
+def _revision(counters: _Counters) -> int | None:
+    return counters.features.revision if counters.features is not None else None
+
+
+def _spread(rows: int) -> NDArray[np.intp]:
+    """Rows at equal distances: intp (up to `SAMPLED_ROWS_MAX`,)."""
+    if rows <= SAMPLED_ROWS_MAX:
+        return np.arange(rows)
+    return np.arange(SAMPLED_ROWS_MAX) * rows // SAMPLED_ROWS_MAX
+
+
+def _places(scored: ScoredRows) -> NDArray[np.intp]:
+    """The place of the request of each row: intp (rows,)."""
+    return np.repeat(np.arange(len(scored.counts)), scored.counts)
+
+
+def _rows_of_part(
+    scored: ScoredRows, span: range, codes: NDArray[np.int64], labels: Labels
+) -> Iterator[tuple[int, slice | NDArray[np.bool_]]]:
+    """The rows of a part, by the code of their label."""
+    indexes = np.asarray(scored.indexes, np.intp)
+    inside = (indexes >= span.start) & (indexes < span.stop)
+    for code, requests in labels.present(codes[inside]):
+        if requests == len(indexes):
+            yield code, slice(None)
+        else:
+            chosen = inside & (codes == code)
+            yield code, chosen if len(scored.inputs) == len(indexes) else np.repeat(chosen, scored.counts)
