@@ -45,6 +45,9 @@ class ModelServingError(Exception):
     retryable: ClassVar[bool] = False
     meaning: ClassVar[str] = "something failed inside inferd"
 
+    result_headers: tuple[tuple[str, bytes | None], ...] = ()
+    """Headers of the result that has this error: which alias chose the version, if any."""
+
     def __init__(self, message: str) -> None:
         self.message = message if len(message) <= MESSAGE_CHARS_MAX else message[: MESSAGE_CHARS_MAX - 1] + "…"
         super().__init__(self.message)

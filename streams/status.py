@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 from aiokafka import TopicPartition
 
-from inferd.schemas.models import alias_labels
+from inferd.schemas.models import alias_labels, alias_text
 from inferd.streams.admission import Admission
 from inferd.streams.composition import TenantParts
 from inferd.streams.connection import setting_name, why_unreachable
@@ -23,6 +23,7 @@ from inferd.streams.settings import StreamSettings
 from inferd.streams.shadow import Shadows
 from inferd.streams.telemetry import (
     NOTHING,
+    AliasSnapshot,
     CaptureSnapshot,
     DanglingAlias,
     JobsSnapshot,
@@ -85,6 +86,7 @@ def take_snapshot(streams: StreamsView, phase: Phase, phase_for_s: float) -> Str
         partitions=tuple(_partition(streams, partition) for partition in partitions),
         tenants=_tenants(streams),
         models=_models(streams),
+        aliases=_aliases(streams),
         dangling_aliases=_dangling_aliases(streams),
         queue=measures.queue.snapshot(),
         infer=measures.infer.snapshot(),
@@ -247,6 +249,17 @@ def _versions(streams: StreamsView) -> list[tuple[str, Version]]:
 
 def _models(streams: StreamsView) -> tuple[ModelSnapshot, ...]:
     return tuple(_model(streams, tenant, version) for tenant, version in _versions(streams))
+
+
+def _aliases(streams: StreamsView) -> tuple[AliasSnapshot, ...]:
+    catalogs = streams.follower.catalogs if streams.follower is not None else {}
+    return tuple(
+        AliasSnapshot(
+            tenant, model_id, alias, alias_text(target), target.revision, target.changed_at, target.changed_by
+        )
+        for tenant, catalog in catalogs.items()
+        for (model_id, alias), target in catalog.every_alias().items()
+    )  # fmt: skip
 
 
 def _dangling_aliases(streams: StreamsView) -> tuple[DanglingAlias, ...]:

@@ -20,6 +20,7 @@ from inferd.daemon.telemetry.latency import LatencyQuantiles, quantiles, since
 from inferd.daemon.version import inferd_version
 from inferd.streams.inference import FormatReport
 from inferd.streams.telemetry import (
+    AliasSnapshot,
     CacheSnapshot,
     DanglingAlias,
     JobsSnapshot,
@@ -45,6 +46,7 @@ COPIED = (
     "tenants",
     "partitions",
     "models",
+    "aliases",
     "dangling_aliases",
     "model_memory",
     "batches",
@@ -133,6 +135,7 @@ class Status(msgspec.Struct, frozen=True):
     tenants: tuple[TenantSnapshot, ...] = ()
     partitions: tuple[PartitionSnapshot, ...] = ()
     models: tuple[ModelSnapshot, ...] = ()
+    aliases: tuple[AliasSnapshot, ...] = ()
     dangling_aliases: tuple[DanglingAlias, ...] = ()
     model_formats: tuple[FormatReport, ...] = ()
     """Filled in by the route: reading the metadata of all packages takes time."""

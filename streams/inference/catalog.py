@@ -113,12 +113,19 @@ class ModelCatalog:
         """The aliases of a model, with their targets."""
         return dict(self._aliases.get(name, {}))
 
+    def every_alias(self) -> dict[tuple[str, str], Alias]:
+        """The aliases of all models by (model, alias), in order."""
+        return {
+            (name, alias): target
+            for name, aliases in sorted(self._aliases.items())
+            for alias, target in sorted(aliases.items())
+        }
+
     def dangling_aliases(self) -> dict[tuple[str, str], list[int]]:
         """Aliases that point at versions that are not deployed: these versions by (model, alias)."""
         found = {
             (name, alias): missing_versions(target, self._versions.get(name, {}))
-            for name, aliases in sorted(self._aliases.items())
-            for alias, target in sorted(aliases.items())
+            for (name, alias), target in self.every_alias().items()
         }
         return {key: missing for key, missing in found.items() if missing}
 

@@ -240,7 +240,9 @@ class RequestProcessor:
                 request.answer.set_result(HttpAnswer(outcome.values[index], outcome.variants.at(index)))
             else:
                 # A new error: records may share one, which would accumulate the tracebacks of all raises.
-                request.answer.set_exception(error_of_code(error.code, error.message))
+                failure = error_of_code(error.code, error.message)
+                failure.result_headers = outcome.variants.at(index)
+                request.answer.set_exception(failure)
         self.counters.requests_in += len(asked)
         self.counters.direct += len(asked)
         self.counters.add(tally)

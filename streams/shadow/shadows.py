@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -12,6 +13,8 @@ from weakref import WeakSet
 
 import structlog
 
+from inferd.schemas.errors import DeadlineExceededError, InternalError
+from inferd.schemas.monitoring import WINDOW_S, WindowStats
 from inferd.schemas.topics import TenantTopics
 from inferd.streams.inference import ModelCatalog, Outcome, Record, ServedModel, ShadowTarget, Version
 from inferd.streams.shadow.low_thread import LowThread
@@ -45,13 +48,17 @@ class Shadows:
         publisher: ShadowPublisher,
         prefer: Prefer = lambda _tenant, _version: None,
         hang_s: float = HANG_S,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """`names` and `catalogs`: by tenant."""
+        """`names` and `catalogs`: by tenant; `clock`: Unix seconds."""
         self.loaded: Callable[[], bool] = lambda: False
         """Whether the worker has more requests to answer than it can take at once."""
+        self.count: Callable[[str, WindowStats], None] = lambda _tenant, _window: None
+        """Adds what a shadow version of a tenant scored to the windows of monitoring."""
         self._topics = {tenant: topics.name("shadow-results") for tenant, topics in names.items()}
         self._catalogs = catalogs
         self._scoring, self._publisher, self._prefer, self._hang_s = scoring, publisher, prefer, hang_s
+        self._clock = clock
         self._thread = LowThread("inferd-shadow")
         self._kept: WeakSet[Micro] = WeakSet()
         self._queue: deque[Part] = deque()
@@ -140,6 +147,7 @@ class Shadows:
         except TimeoutError:
             self._hung.add(self._identity(tenant, shadow))
             counters.dropped["hung"] += records
+            self._count(tenant, target, shadow, failed={DeadlineExceededError.code: records})
             log.error(  # noqa: TRY400  # where the event loop waited says nothing
                 "shadow_hangs", tenant=tenant, model=target.model_id, version=shadow.manifest.version,
                 reason=f"it took more than {self._hang_s:g} s; it is not used any more by this worker",
@@ -149,10 +157,12 @@ class Shadows:
             if not counters.dropped["error"]:
                 log.exception("shadow_raises", tenant=tenant, model=target.model_id, version=shadow.manifest.version)
             counters.dropped["error"] += records
+            self._count(tenant, target, shadow, failed={InternalError.code: records})
             counters.last_error = f"{type(fault).__name__}: {fault}"[:200]
             _release(fault)
             return
         _add(counters, scores)
+        self._count(tenant, target, shadow, scores)
         results = len(scores.results)
         if results and not (sends and await self._publisher.send(topic, part.partition, batches)):
             counters.dropped["publish"] += results
@@ -167,6 +177,26 @@ class Shadows:
             scores.dropped["too_large"] += len(scores.results) - len(fitting)
             scores.results = fitting
         return scores, self._publisher.fill(topic, fitting)
+
+    def _count(
+        self,
+        tenant: str,
+        target: ShadowTarget,
+        shadow: ServedModel,
+        scores: ShadowScores | None = None,
+        failed: Mapping[str, int] | None = None,
+    ) -> None:
+        """Counts requests that were scored, or those that failed, by error code."""
+        scores, errors = scores or ShadowScores(), dict(failed or {})
+        if scores.requests or errors:
+            self.count(
+                tenant,
+                WindowStats(
+                    model_id=target.model_id, version=shadow.manifest.version, minute=int(self._clock()) // WINDOW_S,
+                    variant="shadow", alias_revision=target.revision, requests=scores.requests + sum(errors.values()),
+                    rows=scores.rows, errors=errors, compared=scores.compared, differing=scores.differing,
+                ),
+            )  # fmt: skip
 
     def _identity(self, tenant: str, model: ServedModel) -> tuple[str, str, int, str]:
         manifest = model.manifest

@@ -12,6 +12,7 @@ from inferd.streams.telemetry.counters import (
 from inferd.streams.telemetry.measure import WAIT_MS_MAX, LaneMeasures, LatencyHistogram
 from inferd.streams.telemetry.snapshot import (
     NOTHING,
+    AliasSnapshot,
     CaptureSnapshot,
     DanglingAlias,
     JobsSnapshot,
@@ -39,6 +40,7 @@ __all__ = [
     "MESSAGE_SPAN",
     "NOTHING",
     "WAIT_MS_MAX",
+    "AliasSnapshot",
     "CacheSnapshot",
     "CaptureSnapshot",
     "ChunkCounters",

@@ -57,6 +57,19 @@ class ModelSnapshot(msgspec.Struct, frozen=True):
     """False: its rows are scored one by one, because a batch would change bits. None if it is not loaded."""
 
 
+class AliasSnapshot(msgspec.Struct, frozen=True):
+    """An alias as this worker has read it."""
+
+    tenant: str
+    model_id: str
+    alias: str
+    target: str
+    """For people: `3`, or `3 (90 %), 4 (10 %)`, and shadow versions."""
+    revision: int
+    changed_at: str | None = None
+    changed_by: str | None = None
+
+
 class DanglingAlias(msgspec.Struct, frozen=True):
     """An alias of versions that are not deployed: requests to it fail with `version_not_found`."""
 
@@ -246,6 +259,7 @@ class StreamsSnapshot(msgspec.Struct, frozen=True):
     """The current fault that blocks work; None if there is none."""
     records_missing: int = 0
     """Requests that retention deleted before the group read them."""
+    aliases: tuple[AliasSnapshot, ...] = ()
     dangling_aliases: tuple[DanglingAlias, ...] = ()
     cache: tuple[CacheSnapshot, ...] = ()
     jobs: tuple[JobsSnapshot, ...] = ()

@@ -158,6 +158,7 @@ def typed_response(error: ModelServingError) -> web.Response:
     response = error_response(error.http_status, error.code, error.message)
     if error.retryable and error.http_status in (429, 503):
         response.headers["Retry-After"] = "1"
+    response.headers.update({name: (value or b"").decode() for name, value in error.result_headers})
     if isinstance(error, HttpError):
         response.headers.update(error.headers)
         if error.closes_connection:

@@ -65,7 +65,9 @@ class LocalPredictions:
         for fault in outcome.faults:
             log.error("scoring_fault", exc_info=fault)
         for error in outcome.failures.values():
-            raise error_of_code(error.code, error.message)
+            failure = error_of_code(error.code, error.message)
+            failure.result_headers = outcome.variants.at(0)
+            raise failure
         return HttpAnswer(outcome.values[0], outcome.variants.at(0))
 
 

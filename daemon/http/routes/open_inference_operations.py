@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from inferd.daemon.http.core import Health
 from inferd.daemon.http.routes.operation import BYTES, JSON, Error, Operation, Parameter
-from inferd.daemon.http.routes.operations import BODY, BUSY, CSRF_HEADER, DEADLINE, MODELS, TENANT, VALUES
+from inferd.daemon.http.routes.operations import BODY, BUSY, CSRF_HEADER, DEADLINE, MODELS, OF_ALIAS, TENANT, VALUES
 from inferd.schemas.errors import DeadlineExceededError, InternalError, ModelNotReadyError
 from inferd.schemas.headers import JSON_LENGTH
 from inferd.schemas.open_inference import (
@@ -88,6 +88,7 @@ def _of_version(path: str, name: str, *parameters: Parameter) -> tuple[Operation
             parameters=(*tenant, DEADLINE, BINARY),
             errors=(*version_errors, *BODY, ModelNotReadyError, DeadlineExceededError),
             body={JSON: InferenceRequest, BYTES: bytes},
+            headers=OF_ALIAS,
             media_types=(JSON, BYTES),
         ),
     )

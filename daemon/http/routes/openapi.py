@@ -91,7 +91,8 @@ def _types(operations: Sequence[Operation]) -> list[Any]:
     for operation in operations:
         answers = [type_ for answer in operation.answers.values() for type_ in _alternatives(answer)]
         parameters = [item.type for item in operation.parameters]
-        types = [*operation.body.values(), *answers, operation.error_body, *parameters]
+        headers = [item.type for item in operation.headers]
+        types = [*operation.body.values(), *answers, operation.error_body, *parameters, *headers]
         found |= {_key(type_): type_ for type_ in types}
     return list(found.values())
 
@@ -107,10 +108,16 @@ def _key(type_: Any) -> str:
 
 
 def _operation(operation: Operation, schema_of: dict[str, Any], *, with_token: bool) -> dict[str, Any]:
+    responses = _answers(operation, schema_of) | _errors(operation, schema_of)
+    if operation.headers:
+        headers = {
+            item.name: {"description": item.meaning, "schema": schema_of[_key(item.type)]} for item in operation.headers
+        }
+        responses = {status: {**response, "headers": headers} for status, response in responses.items()}
     described: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary,
-        "responses": _answers(operation, schema_of) | _errors(operation, schema_of),
+        "responses": responses,
     }
     if not operation.public:
         described["security"] = [{"token": []}] if with_token else [{}, {"token": []}]

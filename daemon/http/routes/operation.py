@@ -40,6 +40,15 @@ class Parameter:
     required: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ResponseHeader:
+    """A header of responses; not all responses have it."""
+
+    name: str
+    type: Any
+    meaning: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """One method of one path."""
@@ -55,6 +64,8 @@ class Operation:
     media_types: tuple[str, ...] = (JSON,)
     """Media types of successful responses."""
     parameters: tuple[Parameter, ...] = ()
+    headers: tuple[ResponseHeader, ...] = ()
+    """Headers of responses, errors included."""
     errors: tuple[Error, ...] = ()
     error_body: Any = ErrorAnswer
     """Type of the body of error responses."""

@@ -24,7 +24,7 @@ from inferd.daemon.http.core import (
 )
 from inferd.daemon.http.routes.jobs_formats import CSV, NDJSON, PARQUET
 from inferd.daemon.http.routes.models import AliasAnswer, AliasesAnswer, ModelsAnswer, RemovedAnswer
-from inferd.daemon.http.routes.operation import BYTES, RECORD, Error, Operation, Parameter
+from inferd.daemon.http.routes.operation import BYTES, RECORD, Error, Operation, Parameter, ResponseHeader
 from inferd.daemon.http.routes.routes import START_MS_MAX, RemovedRoute, RoutesAnswer
 from inferd.daemon.http.routes.services import ModelOverview, ModelVersion, RouteOverview
 from inferd.daemon.telemetry import Status
@@ -49,7 +49,7 @@ from inferd.schemas.errors import (
     UnsupportedContentTypeError,
     VersionNotFoundError,
 )
-from inferd.schemas.headers import DEADLINE_MS_MAX
+from inferd.schemas.headers import ALIAS_REVISION, DEADLINE_MS_MAX, VARIANT
 from inferd.schemas.jobs import JobStatus, Phase
 from inferd.schemas.models import (
     AliasChangedError,
@@ -147,6 +147,17 @@ NDJSON_PARAMETERS = (
 UPLOAD = {BYTES: bytes, "text/plain": bytes, "multipart/form-data": Form}
 
 
+OF_ALIAS = (
+    ResponseHeader(
+        ALIAS_REVISION,
+        Annotated[str, Meta(pattern="^[0-9]{1,15}$")],
+        "The revision of the alias that chose the version, if the request names an alias.",
+    ),
+    ResponseHeader(VARIANT, Literal["champion", "canary"], "Whether that version has the largest share of the alias."),
+)
+"""Headers of predictions and of errors of requests to an alias."""
+
+
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
         method="post",
@@ -157,6 +168,7 @@ OPERATIONS: tuple[Operation, ...] = (
         answers={200: PredictionAnswer},
         media_types=(RECORD,),
         parameters=(MODEL, TENANT, ROW_ERRORS, DEADLINE, CORRELATION),
+        headers=OF_ALIAS,
         errors=(*MODELS, *BODY, *VALUES, ModelNotReadyError, DeadlineExceededError),
     ),
     Operation(

@@ -21,7 +21,7 @@ from inferd.streams.lane.partition import Partition
 from inferd.streams.status import UNREACHABLE_S, fault_of, take_snapshot
 from inferd.streams.telemetry.counters import ChunkCounters, JobCounters, Tally, TenantCounters
 from inferd.streams.telemetry.measure import STEPS, LaneMeasures, LatencyHistogram
-from inferd.streams.telemetry.snapshot import ModelMemorySnapshot, Phase, StreamsSnapshot
+from inferd.streams.telemetry.snapshot import AliasSnapshot, ModelMemorySnapshot, Phase, StreamsSnapshot
 from tests.fixtures.lane import request, running, sum_model, tp
 
 NO_MODEL = "no model is ready; deploy one with `inferd models deploy`"
@@ -237,6 +237,15 @@ def test_models_with_their_aliases_and_counters(streams: FakeStreams) -> None:
     ]
     assert [(m.requests, m.rows, m.predict_s) for m in models] == [(3, 30, 0.5), (0, 0, 0.0), (0, 0, 0.0)]
     assert models[0].digest == sum_model(1).manifest.sha256
+
+
+def test_aliases_have_their_target_and_revision(streams: FakeStreams) -> None:
+    streams.catalog.put_alias("sum", "next", Alias(split=[SplitShare(1, 9.0), SplitShare(7, 1.0)], shadow=[2]))
+    streams.catalog.put_alias("sum", "champion", Alias(1, revision=3, changed_at="today", changed_by="ana"))
+    assert streams.snapshot().aliases == (
+        AliasSnapshot("default", "sum", "champion", "1", 3, "today", "ana"),
+        AliasSnapshot("default", "sum", "next", "1 (90 %), 7 (10 %), 2 (shadow)", 0),
+    )
 
 
 def test_aliases_that_lead_nowhere_are_named(streams: FakeStreams) -> None:

@@ -83,11 +83,13 @@ class FakePredictions:
         codec: Codec = JSON if dict(headers).get("content-type") == b"application/json" else MSGPACK
         parse_headers(tuple(headers), DEFAULT_LIMITS)
         request = decode_request(value, codec, DEFAULT_LIMITS)
+        by_alias = (("inferd-alias-revision", b"7"), ("inferd-variant", b"canary"))
         if request.model.name == UNKNOWN:
-            raise ModelNotFoundError(f"tenant {tenant} has no model {request.model.name!r}")
+            error = ModelNotFoundError(f"tenant {tenant} has no model {request.model.name!r}")
+            error.result_headers = by_alias if request.model.alias is not None else ()
+            raise error
         outputs: dict[str, Any] = dict.fromkeys(map(str, request.outputs), _predicted(request.input_data))
         value = encode_result(Prediction(request.id or "0-0", request.model.name, 1, "ab" * 32, outputs), codec)
-        by_alias = (("inferd-alias-revision", b"7"), ("inferd-variant", b"canary"))
         return HttpAnswer(value, by_alias if request.model.alias is not None else ())
 
 

@@ -59,6 +59,21 @@ async def test_it_describes_only_existing_routes() -> None:
     validate(described)
 
 
+def test_predictions_and_their_errors_have_the_headers_of_the_alias(described: dict[str, Any]) -> None:
+    found = {
+        operation["operationId"]: operation["responses"]
+        for path in described["paths"].values()
+        for operation in path.values()
+        if any("inferd-variant" in answer.get("headers", {}) for answer in operation["responses"].values())
+    }
+    assert set(found) == {"predict", "v2_model_infer", "v2_version_infer"}
+    for responses in found.values():
+        for status in ("200", "400", "404"):
+            headers = responses[status]["headers"]
+            assert set(headers) == {"inferd-alias-revision", "inferd-variant"}
+            assert headers["inferd-variant"]["schema"]["enum"] == ["canary", "champion"]
+
+
 def test_every_error_is_one_of_the_table(described: dict[str, Any]) -> None:
     codes = {**CODES, **HTTP_CODES}
     assert described["components"]["schemas"]["Fault"]["properties"]["code"]["enum"] == list(codes)

@@ -66,6 +66,21 @@ async def test_a_response_says_which_variant_of_an_alias_scored_it(client: Clien
     assert (answer.status, answer.headers["inferd-variant"]) == (200, "canary")
 
 
+async def test_an_error_says_which_variant_of_an_alias_it_is_of(client: Client) -> None:
+    tensor = {"name": "a", "shape": [1, 1], "datatype": "FP64", "data": [1.0]}
+    paths = {
+        "/predict/other@best": {"input_data": [1, 2]},
+        "/v2/models/other/versions/best/infer": {"inputs": [tensor]},
+    }
+    for path, body in paths.items():
+        answer = await client.post(path, json=body)
+        assert answer.status == 404
+        assert answer.headers["inferd-alias-revision"] == "7"
+        assert answer.headers["inferd-variant"] == "canary"
+    answer = await client.post("/predict/other", json={"input_data": [1, 2]})
+    assert (answer.status, "inferd-variant" in answer.headers) == (404, False)
+
+
 async def test_a_request_without_an_id_gets_a_unique_one(client: Client) -> None:
     answers = [await client.post("/predict/churn", json={"input_data": [1, 2]}) for _ in range(3)]
     ids = {(await answer.json())["id"] for answer in answers}

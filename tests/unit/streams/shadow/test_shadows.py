@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 from structlog.testing import capture_logs
 
 from inferd.schemas.models import Alias
+from inferd.schemas.monitoring import WindowStats
 from inferd.schemas.shadow import decode_shadow_result
 from inferd.schemas.topics import TenantTopics
 from inferd.streams.inference import Outcome
@@ -24,6 +26,9 @@ from tests.unit.streams.shadow.test_scores import LIMITS, fetched
 
 DEADLINE_S = 20.0
 TOPIC = "ns.default.shadow-results"
+WINDOW = WindowStats(
+    model_id="sum", version=9, minute=10, variant="shadow", alias_revision=0, requests=3, rows=3, compared=3
+)
 
 
 class Published:
@@ -62,7 +67,10 @@ class World:
         self.shadows = Shadows(
             {"default": TenantTopics("ns", "default")}, {"default": self.catalog}, ShadowScoring("w1"),
             self.published, lambda _tenant, version: self.preferred.append(version), hang_s,  # type: ignore[arg-type]
+            clock=lambda: 600.0,
         )  # fmt: skip
+        self.windows: list[WindowStats] = []
+        self.shadows.count = lambda _tenant, window: self.windows.append(window)
 
     def score(self, first: int = 0, requests: int = 3) -> tuple[Outcome, Sequence[Fetched]]:
         records = [fetched(first + n, [float(n), 1.0]) for n in range(requests)]
@@ -111,6 +119,7 @@ async def test_results_are_published_once_the_answers_are_acknowledged_and_not_b
     assert (snapshot.model_id, snapshot.version, snapshot.requests, snapshot.rows) == ("sum", 9, 3, 3)
     assert (snapshot.compared, snapshot.differing, snapshot.dropped) == (3, 0, {})
     assert world.published.closed
+    assert world.windows == [WINDOW]
 
 
 async def test_without_shadow_versions_there_is_nothing_to_score() -> None:
@@ -176,6 +185,8 @@ async def test_a_version_that_raises_is_counted_and_logged_once() -> None:
     (snapshot,) = world.shadows.snapshot()
     assert snapshot.last_error == "ZeroDivisionError: oh"
     assert [entry["event"] for entry in logged] == ["shadow_raises"]
+    assert world.windows[0] == msgspec.structs.replace(WINDOW, rows=0, compared=0, errors={"internal": 3})
+    assert world.windows[-1] == WINDOW
 
 
 async def raising(world: World, runtime: SumRuntime) -> None:
@@ -204,6 +215,8 @@ async def test_a_version_that_hangs_is_not_used_again_and_others_are() -> None:
         world.shadows.start(world.part())
         await until(lambda: world.dropped() == {"hung": 6} and len(world.published.sent) == 6)
         assert len(runtime.calls) == 1
+        failed = [window for window in world.windows if window.errors]
+        assert failed == [msgspec.structs.replace(WINDOW, rows=0, compared=0, errors={"deadline_exceeded": 3})]
         other = sum_model(9)
         world.catalog.put(Version(other.manifest, "ready", None, other))
         world.shadows.start(world.part())
