@@ -144,12 +144,15 @@ class Cluster:
             raise self.typed(error, f"sending to {topic}") from error
         return sent
 
-    async def acknowledged(self, stream: Stream, sent: Sequence[Future[RecordMetadata]]) -> None:
-        """Wait until the broker has acknowledged all records in `sent`."""
+    async def acknowledged(self, stream: Stream, sent: Sequence[Future[RecordMetadata]]) -> list[RecordMetadata]:
+        """Wait until the broker has acknowledged all records in `sent`; where they are."""
         outcomes = await asyncio.gather(*sent, return_exceptions=True)
+        found: list[RecordMetadata] = []
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise self.send_error(stream, outcome) from outcome
+            found.append(outcome)
+        return found
 
     def send_error(self, stream: Stream, error: BaseException) -> BaseException:
         """The typed error of a record that could not be produced."""

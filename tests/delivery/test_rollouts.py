@@ -24,6 +24,7 @@ from inferd.schemas.models import (
     AliasTarget,
     SplitShare,
     decode_alias,
+    encode_alias,
     parse_model_key,
 )
 from inferd.schemas.monitoring import WindowStats, encode_window
@@ -294,3 +295,23 @@ async def test_messages_may_be_produced_by_other_programs_in_json(place: Place) 
     assert dict(records[-1].headers())["content-type"] == b"application/json"
     assert newest.rollout is not None
     assert newest.answer(message["id"]) is not None
+
+
+@pytest.mark.parametrize("commits", [True, False])
+async def test_a_client_reads_its_change_back_behind_an_open_transaction(place: Place, commits: bool) -> None:
+    """Nobody reads past an open transaction of a rollout: a client must not take that for a lost change."""
+    producer = place.cluster.producer(**{"transactional.id": f"{place.cluster.namespace}-open"})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    change = Alias(version=3, revision=2, changed_by="rollout x")
+    key = str(AliasChangeKey.new(AliasKey("churn", "other"))).encode()
+    producer.produce(place.cluster.topics.name("models"), encode_alias(change), key)
+    producer.flush(30)
+    setting = asyncio.ensure_future(place.client.set_alias("churn", "champion", 2))
+    done, _ = await asyncio.wait([setting], timeout=1)
+    assert not done
+    producer.commit_transaction(30) if commits else producer.abort_transaction(30)
+    assert (await setting).version == 2
+    aliases = (await place.client.models()).aliases_of("churn")
+    others = {"other": 3} if commits else {}
+    assert {name: alias.version for name, alias in aliases.items()} == {"champion": 2, **others}
