@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
+import aiohttp
 import pytest
 
 from inferd import Client
@@ -315,3 +316,30 @@ async def test_a_client_reads_its_change_back_behind_an_open_transaction(place: 
     aliases = (await place.client.models()).aliases_of("churn")
     others = {"other": 3} if commits else {}
     assert {name: alias.version for name, alias in aliases.items()} == {"champion": 2, **others}
+
+
+async def test_any_worker_starts_and_steers_them_over_http(place: Place) -> None:
+    async with aiohttp.ClientSession(headers={"inferd-request": "1"}) as http:
+
+        async def ask(worker: Worker, method: str, path: str, body: object = None) -> tuple[int, Any]:
+            async with http.request(method, worker.url + path, json=body) as answer:
+                return answer.status, await answer.json()
+
+        first, second = place.workers
+        body = {"to": 2, "steps": ["10%:1h", "100%"], "guards": ["errors < 1%"]}
+        for worker, status in ((first, 202), (second, 409)):
+            found, answer = await ask(worker, "POST", "/rollouts/churn?changed_by=ana", body)
+            assert found == status, answer
+        assert (await ask(second, "POST", "/rollouts/churn/pause"))[1]["rollout"]["phase"] == "paused"
+        shown = await ask(first, "GET", "/rollouts/churn")
+        assert (shown[0], shown[1]["rollout"]["phase"], shown[1]["rollout"]["started_by"]) == (200, "paused", "ana")
+        assert (await ask(first, "POST", "/rollouts/churn/abort"))[0] == 202
+        await place.until(is_settled, "the alias is back")
+        found, answer = await ask(second, "POST", "/rollouts/churn", body | {"guards": ["auc > 0.5"]})
+        assert (found, answer["error"]["code"]) == (422, "guard_unavailable")
+
+
+def is_settled(status: RolloutStatus) -> bool:
+    """Whether a rollout has ended, and its last change of the alias was read."""
+    rollout = status.rollout
+    return rollout is not None and rollout.ended and rollout.move is not None and rollout.move.seen

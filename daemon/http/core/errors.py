@@ -12,6 +12,9 @@ ModelServingError
 ├── VersionInUseError      version_in_use       409  an alias points at the version to remove
 ├── AliasChangedError      alias_changed        409  the alias was changed by somebody else in the meantime
 ├── NoEarlierTargetError   no_earlier_target    409  the alias has no earlier target to roll back to
+├── RolloutNotFoundError   rollout_not_found    404  the model has no rollout
+├── RolloutConflictError   rollout_conflict     409  the request does not fit the phase of the rollout
+├── GuardUnavailableError  guard_unavailable    422  nothing measures what a guard is about
 └── UnavailableError       unavailable          503  the worker is starting, draining, or has no broker
 """
 
@@ -27,6 +30,7 @@ from aiohttp import web
 from inferd.daemon.printable import printable
 from inferd.schemas.errors import MESSAGE_CHARS_MAX, ModelServingError
 from inferd.schemas.models import AliasChangedError, NoEarlierTargetError, VersionExistsError, VersionInUseError
+from inferd.schemas.rollouts import GuardUnavailableError, RolloutConflictError, RolloutNotFoundError
 from inferd.schemas.routes import RouteExistsError, RouteNotFoundError
 
 Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -125,6 +129,9 @@ HTTP_CODES: dict[str, type[ModelServingError]] = {
         VersionInUseError,
         AliasChangedError,
         NoEarlierTargetError,
+        RolloutNotFoundError,
+        RolloutConflictError,
+        GuardUnavailableError,
         RouteNotFoundError,
         RouteExistsError,
         UnavailableError,

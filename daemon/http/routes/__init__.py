@@ -8,6 +8,7 @@ from inferd.daemon.http.routes.observation import add_observation, readyz
 from inferd.daemon.http.routes.open_inference import add_open_inference
 from inferd.daemon.http.routes.openapi import add_openapi
 from inferd.daemon.http.routes.predictions import add_predictions
+from inferd.daemon.http.routes.rollouts import add_rollouts
 from inferd.daemon.http.routes.routes import add_routes
 from inferd.daemon.http.routes.services import (
     Deploy,
@@ -17,8 +18,11 @@ from inferd.daemon.http.routes.services import (
     Models,
     ModelVersion,
     Predictions,
+    RolloutBody,
+    Rollouts,
     RouteOverview,
     Routes,
+    Steering,
     VersionOverview,
 )
 from inferd.daemon.http.routes.uploads import Uploads
@@ -32,9 +36,12 @@ __all__ = [
     "ModelVersion",
     "Models",
     "Predictions",
+    "RolloutBody",
+    "Rollouts",
     "RouteOverview",
     "Routes",
     "RoutesOf",
+    "Steering",
     "Uploads",
     "VersionOverview",
     "add_asyncapi",
@@ -44,6 +51,7 @@ __all__ = [
     "add_open_inference",
     "add_openapi",
     "add_predictions",
+    "add_rollouts",
     "add_routes",
     "readyz",
 ]

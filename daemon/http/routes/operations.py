@@ -25,8 +25,9 @@ from inferd.daemon.http.core import (
 from inferd.daemon.http.routes.jobs_formats import CSV, NDJSON, PARQUET
 from inferd.daemon.http.routes.models import AliasAnswer, AliasesAnswer, ModelsAnswer, RemovedAnswer
 from inferd.daemon.http.routes.operation import BYTES, RECORD, Error, Operation, Parameter, ResponseHeader
+from inferd.daemon.http.routes.rollouts import RolloutsAnswer
 from inferd.daemon.http.routes.routes import START_MS_MAX, RemovedRoute, RoutesAnswer
-from inferd.daemon.http.routes.services import ModelOverview, ModelVersion, RouteOverview
+from inferd.daemon.http.routes.services import ModelOverview, ModelVersion, RolloutBody, RouteOverview
 from inferd.daemon.telemetry import Status
 from inferd.schemas.errors import (
     ChunkConflictError,
@@ -66,6 +67,7 @@ from inferd.schemas.requests import (
     PredictionAnswer,
     PredictionBody,
 )
+from inferd.schemas.rollouts import GuardUnavailableError, RolloutConflictError, RolloutNotFoundError, RolloutStatus
 from inferd.schemas.routes import Route, RouteExistsError, RouteNotFoundError
 
 MODEL = Parameter("model_id", "path", Annotated[str, Meta(pattern=REFERENCE_PATTERN)], "name, name:version, name@alias")
@@ -131,6 +133,7 @@ BODY: tuple[Error, ...] = (
     RequestTimeoutError,
 )
 MODELS: tuple[Error, ...] = (*BUSY, InvalidIdError, ModelNotFoundError, VersionNotFoundError)
+ROLLOUTS: tuple[Error, ...] = (*BUSY, InvalidIdError, RolloutNotFoundError)
 ROUTES: tuple[Error, ...] = (*BUSY, InvalidIdError, RouteNotFoundError)
 JOBS: tuple[Error, ...] = (*BUSY, InvalidIdError, JobNotFoundError)
 VALUES: tuple[Error, ...] = (InvalidValueError, SchemaMismatchError)
@@ -290,6 +293,51 @@ OPERATIONS: tuple[Operation, ...] = (
         answers={200: RemovedAnswer},
         parameters=(NAME, ALIAS, TENANT),
         errors=(*MODELS, InvalidValueError),
+    ),
+    Operation(
+        method="get",
+        path="/rollouts",
+        name="list_rollouts",
+        summary="List the newest rollout of each model.",
+        answers={200: RolloutsAnswer},
+        parameters=(TENANT,),
+        errors=BUSY,
+    ),
+    Operation(
+        method="get",
+        path="/rollouts/{model_id}",
+        name="get_rollout",
+        summary="Show the newest rollout of a model.",
+        answers={200: RolloutStatus},
+        parameters=(NAME, TENANT),
+        errors=ROLLOUTS,
+    ),
+    Operation(
+        method="post",
+        path="/rollouts/{model_id}",
+        name="start_rollout",
+        summary="Roll out a version step by step, and back if a guard is breached.",
+        body={RECORD: RolloutBody},
+        answers={202: RolloutStatus},
+        parameters=(NAME, CHANGED_BY, TENANT),
+        errors=(*MODELS, *BODY, InvalidValueError, AliasChangedError, RolloutConflictError, GuardUnavailableError),
+    ),
+    *(
+        Operation(
+            method="post",
+            path=f"/rollouts/{{model_id}}/{action}",
+            name=f"{action}_rollout",
+            summary=summary,
+            answers={202: RolloutStatus},
+            parameters=(NAME, CHANGED_BY, CSRF_HEADER, TENANT),
+            errors=(*ROLLOUTS, InvalidValueError, RolloutConflictError),
+        )
+        for action, summary in (
+            ("pause", "Stay in the running step; guards still roll back."),
+            ("resume", "Go on after a pause."),
+            ("promote", "Give all requests to the new version now, and end the rollout."),
+            ("abort", "Return the alias to what it was before the start, and end the rollout."),
+        )
     ),
     Operation(
         method="get",

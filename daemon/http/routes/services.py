@@ -16,8 +16,9 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from inferd.schemas.codecs import Codec
-from inferd.schemas.models import Alias, AliasTarget, Manifest
+from inferd.schemas.models import CHAMPION, Alias, AliasTarget, Manifest
 from inferd.schemas.requests import ModelReference
+from inferd.schemas.rollouts import REQUESTS_MIN, RolloutStatus
 from inferd.schemas.routes import Route
 from inferd.streams.http_requests import HttpAnswer
 from inferd.streams.telemetry import ModelState, RouteState
@@ -178,6 +179,41 @@ class Routes(Protocol):
 
     async def remove_route(self, tenant: str, name: str) -> None:
         """Removes a route."""
+
+
+Steering = Literal["pause", "resume", "promote", "abort"]
+
+
+class RolloutBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A rollout to start: the fields of the message `start`."""
+
+    to: int
+    steps: list[str]
+    alias: str = CHAMPION
+    guards: list[str] = []
+    requests_min: int = REQUESTS_MIN
+    guard_requests_min: int = REQUESTS_MIN
+    revision: int | None = None
+
+
+class Rollouts(Protocol):
+    """The rollouts of a tenant, one for each model.
+
+    Raises `RolloutNotFoundError` and `RolloutConflictError`, and `UnavailableError` (503) if the broker or the worker
+    that owns the rollouts does not respond.
+    """
+
+    async def list_rollouts(self, tenant: str) -> Mapping[str, RolloutStatus]:
+        """The newest rollout of each model, by model."""
+
+    async def show_rollout(self, tenant: str, model_id: str) -> RolloutStatus:
+        """The newest rollout of a model."""
+
+    async def start_rollout(self, tenant: str, model_id: str, body: RolloutBody, changed_by: str) -> RolloutStatus:
+        """Starts a rollout; returns its status. Raises the errors of `Client.rollouts.start`."""
+
+    async def steer_rollout(self, tenant: str, model_id: str, action: Steering, changed_by: str) -> RolloutStatus:
+        """Pauses, resumes, promotes or aborts a rollout; returns its status."""
 
 
 class Jobs(Protocol):

@@ -24,6 +24,7 @@ from inferd.daemon.http.routes import (
     Forwarding,
     Models,
     Predictions,
+    Rollouts,
     Routes,
     RoutesOf,
     Uploads,
@@ -34,6 +35,7 @@ from inferd.daemon.http.routes import (
     add_open_inference,
     add_openapi,
     add_predictions,
+    add_rollouts,
     add_routes,
     readyz,
 )
@@ -50,6 +52,7 @@ class Backends:
     predictions: Predictions
     models: Models
     routes: Routes
+    rollouts: Rollouts
     jobs: StreamsJobs
 
 
@@ -77,6 +80,7 @@ def worker_app(
     add_predictions(app, backends.predictions)
     add_models(app, backends.models, Uploads(settings.data_dir / "uploads", len(settings.tenants)))
     add_routes(app, backends.routes)
+    add_rollouts(app, backends.rollouts)
     add_jobs(app, backends.jobs, Forwarding(backends.jobs), settings.streams().limits)
     add_open_inference(app, readyz, settings.streams().limits)
     add_peer(app)

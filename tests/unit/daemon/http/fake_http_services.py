@@ -24,12 +24,14 @@ from inferd.daemon.http.routes.observation import add_observation, readyz
 from inferd.daemon.http.routes.open_inference import add_open_inference
 from inferd.daemon.http.routes.openapi import add_openapi
 from inferd.daemon.http.routes.predictions import add_predictions
+from inferd.daemon.http.routes.rollouts import add_rollouts
 from inferd.daemon.http.routes.routes import add_routes
 from inferd.daemon.http.routes.services import (
     Deploy,
     Deployed,
     ModelOverview,
     ModelVersion,
+    RolloutBody,
     RouteOverview,
     VersionOverview,
 )
@@ -62,6 +64,14 @@ from inferd.schemas.models.model import (
 )
 from inferd.schemas.requests.request import InputData, ModelReference, TensorRows
 from inferd.schemas.requests.result import Prediction
+from inferd.schemas.rollouts import (
+    Rollout,
+    RolloutConflictError,
+    RolloutNotFoundError,
+    RolloutStatus,
+    parse_guards,
+    parse_steps,
+)
 from inferd.schemas.routes import Route, RouteNotFoundError
 from inferd.streams.http_requests import HttpAnswer
 from tests.unit.daemon.fake_streams import FakeStreams
@@ -304,6 +314,38 @@ class FakeRoutes:
         del self.routes[tenant, name]
 
 
+class FakeRollouts:
+    """Rollouts in memory."""
+
+    def __init__(self) -> None:
+        self.statuses: dict[tuple[str, str], RolloutStatus] = {}
+        self.steered: list[tuple[str, str]] = []
+
+    async def list_rollouts(self, tenant: str) -> dict[str, RolloutStatus]:
+        return {model_id: status for (of, model_id), status in self.statuses.items() if of == tenant}
+
+    async def show_rollout(self, tenant: str, model_id: str) -> RolloutStatus:
+        if (tenant, model_id) not in self.statuses:
+            raise RolloutNotFoundError(f"model {model_id!r} had no rollout")
+        return self.statuses[tenant, model_id]
+
+    async def start_rollout(self, tenant: str, model_id: str, body: RolloutBody, changed_by: str) -> RolloutStatus:
+        if (tenant, model_id) in self.statuses:
+            raise RolloutConflictError("one is running")
+        rollout = Rollout(
+            id="0" * 32, model_id=model_id, alias=body.alias, version=body.to, base=AliasTarget(version=1),
+            base_revision=1, steps=[str(step) for step in parse_steps(body.steps)],
+            guards=[str(guard) for guard in parse_guards(body.guards)], requests_min=body.requests_min,
+            guard_requests_min=body.guard_requests_min, started_at=1, started_by=changed_by,
+        )  # fmt: skip
+        self.statuses[tenant, model_id] = RolloutStatus(rollout=rollout)
+        return self.statuses[tenant, model_id]
+
+    async def steer_rollout(self, tenant: str, model_id: str, action: str, changed_by: str) -> RolloutStatus:
+        self.steered.append((action, changed_by))
+        return await self.show_rollout(tenant, model_id)
+
+
 class FakeWorker:
     """An application with all routes, and its backends."""
 
@@ -323,6 +365,7 @@ class FakeWorker:
         self.board.enter("running", "")
         self.predictions, self.models, self.jobs = FakePredictions(), FakeModels(), FakeJobs()
         self.routes = FakeRoutes()
+        self.rollouts = FakeRollouts()
         self.app = create_app(access=access, admission=admission, limits=limits or AppLimits())
         if own is not None:
             own.add_to(self.app)
@@ -333,6 +376,7 @@ class FakeWorker:
         add_predictions(app, self.predictions)
         add_models(app, self.models, Uploads(directory, len(app[ACCESS].tenants)))
         add_routes(app, self.routes)
+        add_rollouts(app, self.rollouts)
         add_jobs(app, self.jobs)
         add_peer(app)
         add_open_inference(app, readyz, DEFAULT_LIMITS)
