@@ -146,6 +146,8 @@ class Monitor:
 
     def later(self, window: WindowStats) -> None:
         """Adds counts that are published with any later output, or lost with the process."""
+        if self.mode == "off":
+            return
         key = _Key(Label(window.model_id, window.version, window.variant, window.alias_revision), window.minute)
         before = self._pending.get(key)
         if before is None and len(self._pending) >= PENDING_MAX:

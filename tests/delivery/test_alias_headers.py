@@ -70,7 +70,7 @@ async def test_results_name_the_revision_and_variant(
         while await revision() != changed.revision:
             assert asyncio.get_running_loop().time() < deadline, "the worker reads the change"
         async with http.post(f"{worker.url}/predict/churn", json={"input_data": ["x"]}) as answer:
-            assert answer.status == 400
+            assert answer.status == 422
             assert answer.headers["inferd-alias-revision"] == str(changed.revision)
             assert answer.headers["inferd-variant"] == "champion"
     assert worker.stop() == 0

@@ -16,6 +16,7 @@ import pytest
 
 from inferd import Client
 from inferd.schemas.models import AliasTarget
+from inferd.schemas.monitoring import WindowStats, decode_window, merged
 from inferd.schemas.shadow import ShadowResult, decode_shadow_result
 from inferd.streams.inference import manifest_of
 from tests.fixtures.routes import ForeignTopics, feature_options, order, routes_command, row, status
@@ -128,7 +129,19 @@ async def test_shadow_results_have_the_values_of_both_libraries(
         differing += differs
     assert (said["compared"], said["differing"]) == (scored, differing)
     await over_http(cluster, worker, scored, float(expected[0]), float(shadow[0]))
+    await asyncio.to_thread(until, lambda: windowed(cluster).requests == scored + 1, 30, "windows")
+    window = windowed(cluster)
+    assert (window.variant, window.alias_revision, window.errors) == ("shadow", 1, {})
+    assert (window.rows, window.compared) == (scored + 1, scored + 1)
+    assert 0 <= window.differing - differing <= 1
     assert worker.stop() == 0
+
+
+def windowed(cluster: Cluster) -> WindowStats:
+    """The sum of what workers counted of version 2 as a shadow."""
+    found = [decode_window(record.value()) for record in cluster.read_all("model-stats")]
+    total = merged(window for window in found if (window.version, window.variant) == (2, "shadow"))
+    return total or WindowStats(model_id="churn", version=2, minute=0)
 
 
 async def over_http(cluster: Cluster, worker: Worker, before: int, expected: float, shadow: float) -> None:
