@@ -45,6 +45,11 @@ class Micro:
     scored: Sequence[ScoredRows]
     shadows: Shadows
 
+    @property
+    def rows(self) -> int:
+        """How many rows are kept."""
+        return sum(len(rows.inputs) for rows in self.scored)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:

@@ -20,12 +20,17 @@ from inferd.streams.inference import ModelCatalog, Outcome, Record, ServedModel,
 from inferd.streams.shadow.low_thread import LowThread
 from inferd.streams.shadow.publisher import Batches, ShadowPublisher
 from inferd.streams.shadow.scores import Micro, Part, Reason, ShadowScores, ShadowScoring
+from inferd.streams.tasks import BackgroundTasks
 from inferd.streams.telemetry import ShadowCounters, ShadowSnapshot
 
 log = structlog.get_logger(__name__)
 
-MICRO_BATCHES_MAX: Final = 4
+MICRO_BATCHES_MAX: Final = 128
 """Micro-batches that are kept until they are scored: those that wait for acknowledgements, and those in the queue."""
+LARGE_MAX, KEPT_ROWS_MAX = 4, 16_384
+"""Beyond so many of them, all together have at most so many rows."""
+SENDS_MAX: Final = 16
+"""Parts whose results wait for an acknowledgement."""
 HANG_S: Final = 10.0
 """How long a shadow version may take for one micro-batch."""
 HTTP_DELAY_S: Final = 0.02
@@ -63,6 +68,8 @@ class Shadows:
         self._kept: WeakSet[Micro] = WeakSet()
         self._queue: deque[Part] = deque()
         self._work = asyncio.Event()
+        self._sends = BackgroundTasks(lambda error: log.error("shadow_send_fault", exc_info=error))
+        self._sending = asyncio.Semaphore(SENDS_MAX)
         self._counters: dict[_Key, ShadowCounters] = {}
         self._hung: set[tuple[str, str, int, str]] = set()
         """Tenant, model id, version and digest of versions that hung."""
@@ -76,7 +83,7 @@ class Shadows:
             return [None] * len(work)
         micro = Micro(tenant, outcome.scored, outcome.shadows)
         found = [Part(micro, partition, records, span) for partition, records, span in work]
-        if len(self._kept) >= MICRO_BATCHES_MAX:
+        if not self._has_room(micro.rows):
             for part in found:
                 self._drop(part, "busy")
             return [None] * len(work)
@@ -92,6 +99,12 @@ class Shadows:
         """The answers of a part, which are returned over HTTP, are on their way."""
         asyncio.get_running_loop().call_later(HTTP_DELAY_S, self.start, part)
 
+    def _has_room(self, rows: int) -> bool:
+        kept = len(self._kept)
+        if kept < LARGE_MAX:
+            return True
+        return kept < MICRO_BATCHES_MAX and rows + sum(micro.rows for micro in self._kept) <= KEPT_ROWS_MAX
+
     # ------------------------------------------------------------------ lifecycle
 
     async def run(self) -> None:
@@ -106,6 +119,7 @@ class Shadows:
         """Drops the queue, and closes the producer. A version that hangs is not waited for."""
         self._queue.clear()
         self._thread.close()
+        await self._sends.close()
         await self._publisher.close()
 
     def snapshot(self) -> tuple[ShadowSnapshot, ...]:
@@ -163,9 +177,17 @@ class Shadows:
             return
         _add(counters, scores)
         self._count(tenant, target, shadow, scores)
-        results = len(scores.results)
-        if results and not (sends and await self._publisher.send(topic, part.partition, batches)):
-            counters.dropped["publish"] += results
+        if results := len(scores.results):
+            await self._sending.acquire()
+            _ = self._sends.start(self._send(topic, part.partition, batches if sends else (), results, counters))
+
+    async def _send(self, topic: str, partition: int, batches: Batches, results: int, counters: ShadowCounters) -> None:
+        """Sends results; the next ones do not wait for their acknowledgement."""
+        try:
+            if not (batches and await self._publisher.send(topic, partition, batches)):
+                counters.dropped["publish"] += results
+        finally:
+            self._sending.release()
 
     def _scored(
         self, part: Part, target: ShadowTarget, shadow: ServedModel, topic: str

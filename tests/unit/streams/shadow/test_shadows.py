@@ -19,7 +19,7 @@ from inferd.streams.inference import Outcome
 from inferd.streams.inference.catalog import ModelCatalog, Version
 from inferd.streams.shadow import Shadows, ShadowScoring
 from inferd.streams.shadow.scores import Part
-from inferd.streams.shadow.shadows import MICRO_BATCHES_MAX
+from inferd.streams.shadow.shadows import KEPT_ROWS_MAX, LARGE_MAX, MICRO_BATCHES_MAX
 from tests.fixtures.lane import SumRuntime, sum_model
 from tests.fixtures.scoring import Fetched, KernelScorer, catalog_of, score
 from tests.unit.streams.shadow.test_scores import LIMITS, fetched
@@ -161,17 +161,25 @@ async def test_under_load_the_shadow_gives_way() -> None:
         await until(lambda: world.published.sent)
 
 
-async def test_few_micro_batches_are_kept_whether_acknowledged_or_not() -> None:
+async def test_few_large_micro_batches_are_kept_whether_acknowledged_or_not() -> None:
     world = World()
-    kept = [world.part() for _ in range(MICRO_BATCHES_MAX)]
+    kept = [world.part(requests=KEPT_ROWS_MAX // LARGE_MAX) for _ in range(LARGE_MAX)]
     assert world.parts() == [None]
     assert world.dropped() == {"busy": 3}
     del kept[0]  # rewound: its output is dropped
-    assert world.parts()[0] is not None
+    kept.append(world.part())
     async with world.running():
         while kept:
             world.shadows.start(kept.pop())
-        await until(lambda: len(world.published.sent) == 9)
+        await until(lambda: len(world.published.sent) == 3 * KEPT_ROWS_MAX // LARGE_MAX + 3)
+    assert world.parts()[0] is not None
+
+
+async def test_more_small_micro_batches_are_kept() -> None:
+    world = World()
+    kept = [world.part(requests=1) for _ in range(MICRO_BATCHES_MAX)]
+    assert world.parts() == [None]
+    kept.pop()
     assert world.parts()[0] is not None
 
 
@@ -191,7 +199,7 @@ async def test_a_version_that_raises_is_counted_and_logged_once() -> None:
 
 async def raising(world: World, runtime: SumRuntime) -> None:
     """Several micro-batches that raise, and one that does not."""
-    for number in range(1, 2 * MICRO_BATCHES_MAX):
+    for number in range(1, MICRO_BATCHES_MAX + 9):
         world.shadows.start(world.part())
         await until(lambda number=number: world.dropped() == {"error": 3 * number})  # type: ignore[misc]
     runtime.raises = lambda _matrix: None
