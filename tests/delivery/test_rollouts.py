@@ -1,4 +1,7 @@
-"""Rollouts on a real broker with two workers. What versions scored is produced by the tests, so that it is exact."""
+"""Rollouts on a real broker with two workers.
+
+In most tests, what versions scored is produced by the test, so that it is exact; in one, it is live traffic.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,9 @@ from typing import Any
 from uuid import uuid4
 
 import aiohttp
+import lightgbm
+import msgpack
+import numpy as np
 import pytest
 
 from inferd import Client
@@ -37,11 +43,12 @@ from inferd.schemas.rollouts import (
     decode_rollout_status,
 )
 from inferd.streams.inference import manifest_of
-from tests.fixtures.workers import Cluster, StartWorker, TrainedModel, Worker
+from tests.fixtures.workers import Cluster, Load, StartWorker, TrainedModel, Worker
 
 KEY = AliasKey("churn", "champion")
 GUARDS = ["errors < 5%", "p99 < 2x"]
 WITHIN_S = 60.0
+PER_SECOND = 200
 ROLLED_BACK_WITHIN_S = 5.0
 pytestmark = pytest.mark.timeout(300)
 
@@ -343,3 +350,47 @@ def is_settled(status: RolloutStatus) -> bool:
     """Whether a rollout has ended, and its last change of the alias was read."""
     rollout = status.rollout
     return rollout is not None and rollout.ended and rollout.move is not None and rollout.move.seen
+
+
+async def test_a_version_that_fails_requests_loses_live_traffic(
+    cluster: Cluster, model: TrainedModel, start_worker: StartWorker
+) -> None:
+    """What workers count leads back: few keys meet the bad version, and a good one is promoted under the same load."""
+    rows = np.random.default_rng(3).normal(size=(200, model.n_features + 1))
+    parameters = {"objective": "regression", "num_leaves": 4, "verbose": -1, "num_threads": 1}
+    wider = lightgbm.train(parameters, lightgbm.Dataset(rows, rows[:, 0]), 3).model_to_string().encode()
+    async with Client(cluster.bootstrap, namespace=cluster.namespace) as client:
+        await client.deploy_model(model.data, model.manifest())
+        await client.deploy_model(wider, manifest_of(wider, "demo", 2))
+        await client.deploy_model(model.data, model.manifest(version=3))
+        await client.set_alias("demo", "champion", 1)
+        for _ in range(2):
+            await asyncio.to_thread(start_worker(cluster).wait_ready)
+        load = Load(cluster, model)
+        load.start(PER_SECOND)
+        started = time.monotonic()
+        await client.rollouts.start("demo", to=2, steps="10%:1h,100%", guards=GUARDS, guard_requests_min=30)
+        bad = [status async for status in client.rollouts.watch("demo")][-1]
+        seconds = time.monotonic() - started
+        assert bad.rollout is not None
+        assert bad.rollout.breach is not None
+        assert (bad.rollout.phase, bad.rollout.breach.guard, bad.rollout.breach.value) == (
+            "rolled_back",
+            GUARDS[0],
+            1.0,
+        )
+        while not is_settled(await client.rollouts.status("demo")):
+            assert time.monotonic() - started < WITHIN_S
+        await client.rollouts.start(
+            "demo", to=3, steps="20%:1s:50,100%:1s:50", guards=["errors < 5%"], guard_requests_min=30
+        )
+        good = [status async for status in client.rollouts.watch("demo")][-1]
+        await asyncio.to_thread(load.stop)
+    assert good.rollout is not None
+    assert good.rollout.phase == "promoted"
+    results = [msgpack.unpackb(r.value()) for r in cluster.read("results", lambda got: len(got) >= load.n, 60)]
+    failed = [result for result in results if "error" in result]
+    assert {result["error"]["code"] for result in failed} == {"schema_mismatch"}
+    print(f"{len(failed)} of {load.n} requests met the bad version, rolled back within {seconds:.1f} s of the start")
+    assert len({result["id"] for result in results}) == load.n
+    assert len(failed) < PER_SECOND * 0.1 * 10, "10 % of the requests for less than 10 s"
