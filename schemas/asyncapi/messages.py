@@ -82,12 +82,15 @@ _ROW_ERRORS = Header(ROW_ERRORS, "an invalid row fails alone", {"enum": ["true",
 _CORRELATION = tuple(Header(name, "is propagated to the result") for name in CORRELATION_HEADERS)
 _EVENT_ID = Header("ce_id", f"is propagated to the result as {RELATED_CLOUD_EVENT_ID}")
 _RELATED = Header(RELATED_CLOUD_EVENT_ID, "ce_id of the request")
+_OF_ALIAS = (
+    Header(ALIAS_REVISION, "the revision of the alias that chose the version, if the request names an alias", _NUMBER),
+    Header(VARIANT, "whether that version has the largest share of the alias", {"enum": ["champion", "canary"]}),
+)
 _RESULT_HEADERS = (
     Header("inferd-worker", "the worker that scored it"),
     Header("inferd-queue-us", "microseconds between the request's timestamp and the start of scoring", _NUMBER),
     Header("inferd-infer-us", "microseconds of scoring", _NUMBER),
-    Header(ALIAS_REVISION, "the revision of the alias that chose the version, if the request names an alias", _NUMBER),
-    Header(VARIANT, "whether that version has the largest share of the alias", {"enum": ["champion", "canary"]}),
+    *_OF_ALIAS,
     Header("inferd-cache", "whether all rows came from the prediction cache", {"enum": ["hit", "miss"]}),
 )
 _LENGTH = Header(JSON_LENGTH, "length of the JSON in bytes, if binary tensors follow it", _NUMBER)
@@ -304,7 +307,7 @@ JOB_RESULTS: tuple[Message, ...] = (
         payload=types.ChunkResultRecord,
         key=_JOB_KEY,
         key_pattern=_JOB_PATTERN,
-        headers=_CORRELATION,
+        headers=(*_CORRELATION, *_OF_ALIAS),
         examples=(
             Example(
                 payload={

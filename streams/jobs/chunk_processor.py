@@ -13,6 +13,8 @@ from aiokafka import TopicPartition
 from inferd.schemas.codecs import MSGPACK, Codec, codec_named
 from inferd.schemas.errors import ModelServingError
 from inferd.schemas.headers import (
+    ALIAS_REVISION,
+    VARIANT,
     parse_headers,
     salvage_headers,
 )
@@ -272,7 +274,8 @@ class ChunkProcessor:
         if isinstance(read, Chunk):
             value = next(results)
             passed_on = salvage_headers(record.headers, self._limits).propagated
-            headers = [codec_named(read.encoding).header, *passed_on]
+            of_alias = [header for header in record.headers if header[0] in (ALIAS_REVISION, VARIANT)]
+            headers = [codec_named(read.encoding).header, *passed_on, *of_alias]
             run.outgoing.append((read.partition, self._accepted(read, (read.job_id.encode(), value, headers))))
         elif isinstance(read, Barrier):
             answer = encode_barrier_result(BarrierResult(read.job_id, read.barrier, tp.partition))

@@ -36,7 +36,7 @@ from inferd.schemas.jobs import (
 from inferd.schemas.limits import Limits
 from inferd.schemas.topics import Stream, TenantTopics
 from inferd.streams.group import Records
-from inferd.streams.inference import Record, internal_error
+from inferd.streams.inference import AliasHeaders, Record, alias_headers, internal_error
 from inferd.streams.jobs.job_store import JobsPartition, JobStore, change_of
 from inferd.streams.jobs.state import JobState, Pin, Step, Terms, advance, count, tick
 from inferd.streams.kafka import UNCHECKED, Destinations, Outgoing
@@ -85,6 +85,13 @@ class JobContext:
         return limits if room >= limits.job_chunk_bytes_max else replace(limits, job_chunk_bytes_max=max(0, room))
 
 
+def _of_alias(state: JobState | None) -> AliasHeaders:
+    """Headers of chunks, which their results have, too: which alias chose the version of a job."""
+    if state is None or state.alias_revision is None:
+        return ()
+    return alias_headers(state.alias_revision, "canary" if state.variant == "canary" else "champion")
+
+
 @dataclass(slots=True)
 class _Draft:
     """An output batch being collected, and the new states of jobs."""
@@ -100,8 +107,9 @@ class _Draft:
 
     def take(self, job_id: str, before: JobState | None, step: Step) -> None:
         """Adds the output of one step."""
+        headers = [*self.passed_on, *_of_alias(step.state)] if step.chunks else []
         for chunk in step.chunks:
-            outgoing = (chunk_key(job_id, chunk.chunk), encode_chunk(chunk), self.passed_on)
+            outgoing = (chunk_key(job_id, chunk.chunk), encode_chunk(chunk), headers)
             self._add("job-chunks", self._partition_of(chunk), outgoing)
         if step.barrier is not None:
             self._add_barrier(step.barrier)

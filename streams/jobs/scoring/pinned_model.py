@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from inferd.schemas.errors import ModelNotReadyError, VersionNotFoundError
 from inferd.schemas.jobs import Chunk
+from inferd.schemas.models import main_version
 from inferd.schemas.requests import ModelReference, Output
 from inferd.streams.inference import ModelCatalog, ServedModel
 from inferd.streams.jobs.state import Pin, PinnedModel
@@ -30,6 +31,7 @@ def pin_model(
     A version may be pinned before it is loaded. `ModelNotFoundError`, `VersionNotFoundError`; `ModelNotReadyError` if
     it failed to load; `InvalidValueError` for an unsupported output.
     """
+    marks = _marks(catalog, reference, job_id)
     candidates = catalog.candidates(reference, job_id.encode())
     # Versions are newest first: prefer one that serves, else one that may.
     version = min(candidates, key=lambda each: (not each.usable, each.state == "failed"))
@@ -37,10 +39,21 @@ def pin_model(
     if version.served is None:
         if version.state == "failed":
             raise ModelNotReadyError(f"{manifest.model_id}:{manifest.version} failed to load: {version.reason}")
-        return PinnedModel(manifest.model_id, manifest.version, manifest.sha256)
+        return PinnedModel(manifest.model_id, manifest.version, manifest.sha256, None, *marks)
     version.served.check_outputs(outputs)
     values = sum(version.served.runtime.values_per_row(output) for output in outputs)
-    return PinnedModel(manifest.model_id, manifest.version, manifest.sha256, values)
+    return PinnedModel(manifest.model_id, manifest.version, manifest.sha256, values, *marks)
+
+
+def _marks(catalog: ModelCatalog, reference: ModelReference, job_id: str) -> tuple[int | None, str | None]:
+    """The revision of the alias that a reference is resolved by, and the variant of the version; None without one."""
+    alias = catalog.alias_behind(reference)
+    if alias is None:
+        return None, None
+    number = alias.version
+    if number is None:
+        number = int(catalog.split_versions(reference, [job_id.encode()])[0])
+    return alias.revision, "champion" if number == main_version(alias) else "canary"
 
 
 def model_of(catalog: ModelCatalog, chunk: Chunk) -> ServedModel:

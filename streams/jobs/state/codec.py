@@ -36,6 +36,9 @@ _OTHER_BYTES = 24_576
 """Header fields, an error, and ranges of missing messages."""
 _RECORDS = ("messages", "chunks")
 _PLAIN = tuple(item.name for item in fields(JobState) if item.name not in (*_RECORDS, "barriers_left"))
+_OPTIONAL = ("alias_revision", "variant")
+"""The last of `_PLAIN`: not stored if all are None, so that states of jobs without alias have the bytes of earlier
+workers."""
 _STORED_OF_CHUNK = ("result", "failed", "attempt", "done")
 
 Column = tuple[int, int, bytes]
@@ -63,8 +66,11 @@ def state_bytes_max(limits: Limits) -> int:
 
 def encode_state(state: JobState) -> bytes:
     """The encoded state; equal states give equal bytes."""
+    plain = [getattr(state, name) for name in _PLAIN]
+    if all(getattr(state, name) is None for name in _OPTIONAL):
+        del plain[-len(_OPTIONAL) :]
     stored = _Stored(
-        [getattr(state, name) for name in _PLAIN],
+        plain,
         state.barriers_left.to_bytes((state.barriers_left.bit_length() + 7) // 8, "little"),
         len(state.messages),
         [_column(state.messages[name]) for name in MESSAGE.names or ()],
@@ -80,7 +86,8 @@ def decode_state(value: bytes) -> JobState:
         raise MalformedError(f"state of a job: its version is {value[:1].hex() or 'missing'}, and {VERSION} is known")
     try:
         stored = _decode(memoryview(value)[1:])
-        plain = dict(zip(_PLAIN, stored.plain, strict=True))
+        absent = [None] * len(_OPTIONAL) if len(stored.plain) == len(_PLAIN) - len(_OPTIONAL) else []
+        plain = dict(zip(_PLAIN, [*stored.plain, *absent], strict=True))
         messages = _records(MESSAGE, MESSAGE.names or (), stored.messages, stored.n_messages)
         return _state(plain, stored, messages)
     except (*DECODE_ERRORS, TypeError) as error:

@@ -95,6 +95,8 @@ def opened(
         model_id=pinned.model_id,
         version=pinned.version,
         digest=pinned.digest,
+        alias_revision=pinned.alias_revision,
+        variant=pinned.variant,
         chunk_rows=chunk_rows,
         chunks_total=chunks_total,
     )

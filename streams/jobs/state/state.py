@@ -104,6 +104,10 @@ class JobState:
     """Highest offset of `jobs` that changed it."""
     applied_results: int = -1
     """Highest offset of `job-results` that changed it."""
+    alias_revision: int | None = None
+    """The revision of the alias that chose the version; None without one."""
+    variant: str | None = None
+    """Which variant of the alias the version is: `champion` or `canary`."""
 
     @property
     def ended(self) -> bool:

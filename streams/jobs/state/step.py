@@ -37,6 +37,10 @@ class PinnedModel:
     digest: str
     values_per_row: int | None = None
     """Size of all outputs together, if known."""
+    alias_revision: int | None = None
+    """The revision of the alias that chose the version; None without one."""
+    variant: str | None = None
+    """Which variant of the alias the version is."""
 
 
 Pin = Callable[[ModelReference, tuple[Output, ...], str], PinnedModel]

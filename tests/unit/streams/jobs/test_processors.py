@@ -26,6 +26,7 @@ from inferd.schemas.jobs.codec import (
     encode_submit,
 )
 from inferd.schemas.jobs.job import Chunk, Source
+from inferd.schemas.models import Alias
 from inferd.schemas.topics import Stream
 from inferd.streams.faust_app import create_app
 from inferd.streams.inference.catalog import ModelCatalog, State, Version
@@ -141,6 +142,20 @@ async def test_a_job_in_messages_ends_with_each_row_counted(log: Log) -> None:
     assert {record.partition for record in log.written("job-chunks")} == {0, 1, 2}
     assert {record.partition for record in log.written("job-results")} == {1}
     assert log.undeclared == set()
+
+
+async def test_results_of_a_job_have_the_revision_and_variant_that_its_alias_had_when_it_was_opened(log: Log) -> None:
+    log.catalog.put_alias("sum", "champion", Alias(1, revision=4))
+    log.append("jobs", 1, b"j", encode_submit("sum", [*GOOD_ROWS, BAD_ROW], chunk_rows=3))
+    await log.settle()
+    log.catalog.put_alias("sum", "champion", Alias(1, revision=5, shadow=[2]))
+    log.append("jobs", 1, b"j", encode_retry())
+    log.append("jobs", 0, b"direct", encode_submit("sum:1", GOOD_ROWS, chunk_rows=3))
+    await log.settle()
+    by_alias = {"inferd-alias-revision": b"4", "inferd-variant": b"champion"}
+    for record in log.written("job-results"):
+        headers = {name: value for name, value in record.headers if name.startswith("inferd-")}
+        assert headers == (by_alias if record.key == b"j" else {})
 
 
 async def test_processors_write_only_to_declared_partitions(log: Log) -> None:

@@ -22,6 +22,7 @@ from inferd.schemas.jobs.chunk_codec import decode_chunk_result, encode_chunk_re
 from inferd.schemas.jobs.codec import encode_rows
 from inferd.schemas.jobs.job import Chunk, ChunkResult, Source
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
+from inferd.schemas.models import Alias, SplitShare
 from inferd.schemas.requests.request import ModelReference, Output
 from inferd.streams.inference.catalog import ModelCatalog, ServedModel, Version
 from inferd.streams.inference.features.matrix import FeatureSchema
@@ -308,3 +309,19 @@ def test_a_version_is_pinned_whether_it_is_loaded_or_not() -> None:
     with pytest.raises(ModelNotReadyError):
         pin_model(catalog, ModelReference("sum", 2), ("prediction",), "j")
     assert model_of(catalog, chunk_of(ROWS)) is not None
+
+
+def test_a_job_by_alias_is_pinned_with_its_revision_and_variant() -> None:
+    catalog = catalog_of(sum_model(1), sum_model(2))
+    catalog.put_alias("sum", "champion", Alias(2, revision=4))
+    shares = [SplitShare(1, 30.0), SplitShare(2, 70.0)]
+    catalog.put_alias("sum", "next", Alias(split=shares, revision=5))
+
+    def pinned(reference: ModelReference, job_id: str = "j") -> tuple[int, int | None, str | None]:
+        found = pin_model(catalog, reference, ("prediction",), job_id)
+        return found.version, found.alias_revision, found.variant
+
+    assert pinned(ModelReference("sum")) == (2, 4, "champion")
+    assert pinned(ModelReference("sum", 2)) == (2, None, None)
+    by_split = {pinned(ModelReference("sum", alias="next"), f"j{n}") for n in range(40)}
+    assert by_split == {(1, 5, "canary"), (2, 5, "champion")}

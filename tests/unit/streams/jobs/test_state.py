@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -44,6 +47,16 @@ def test_a_state_round_trips(messages: list[tuple[int, int, int]], seed: int) ->
     assert again.messages.tolist() == state.messages.tolist()
     assert again.chunks.tolist() == state.chunks.tolist()
     assert encode_state(again) == value
+
+
+def test_a_state_without_alias_has_the_bytes_of_earlier_workers_and_one_with_it_round_trips() -> None:
+    state = JobState("j", 1, 2, model_id="m", version=3)
+    fields = len(msgspec.msgpack.decode(encode_state(state)[1:])[0])
+    by_alias = replace(state, alias_revision=7, variant="canary")
+    assert len(msgspec.msgpack.decode(encode_state(by_alias)[1:])[0]) == fields + 2
+    for each in (state, by_alias):
+        again = decode_state(encode_state(each))
+        assert (again.alias_revision, again.variant, again.applied_results) == (each.alias_revision, each.variant, -1)
 
 
 def test_the_largest_state_is_within_its_bound_and_a_record() -> None:
