@@ -15,6 +15,7 @@ from inferd.capture import read_captured
 from inferd.cluster import Cluster
 from inferd.jobs import JobOptions, JobRow, Jobs, OnProgress, rows_of
 from inferd.models import Author, ModelChanges, ModelList, ModelLog
+from inferd.monitoring import DriftReport, WindowLog
 from inferd.predictions import Call, Exchange, PendingRequests, SentCall, sent_ahead
 from inferd.rollouts import Rollouts
 from inferd.routes import RouteLog, Start
@@ -33,6 +34,7 @@ from inferd.schemas.models import (
     check_model_name,
     check_target,
 )
+from inferd.schemas.monitoring import Baseline, WindowStats
 from inferd.schemas.requests import (
     Failure,
     ModelReference,
@@ -83,6 +85,7 @@ class Client:
         self._aliases = self._model_changes.aliases
         self._exchange = Exchange(self._cluster, self._model_log, pending, codec, limits, partitions)
         self._jobs = Jobs(self._cluster, codec, limits)
+        self._windows = WindowLog(self._cluster, self._model_log)
         self._routes = RouteLog(self._cluster, self._model_log, limits)
         self.rollouts = Rollouts(self._cluster, self._model_log)
         """Starts, steers and shows rollouts."""
@@ -265,6 +268,44 @@ class Client:
         if alias is not None:
             check_model_name(alias)
         return await self._model_changes.deploy(data, manifest, alias, timeout_s)
+
+    async def set_baseline(
+        self, model_id: str, version: int, baseline: Baseline, *, timeout_s: float = TIMEOUT_S
+    ) -> None:
+        """Set what the features and predictions of a version are compared with. It replaces an earlier baseline.
+
+        `inferd.deploy.baseline_of` makes one of rows. `VersionNotFoundError` if the version is not deployed.
+        """
+        await self._model_changes.set_baseline(VersionKey(check_model_name(model_id), version), baseline, timeout_s)
+
+    async def model_windows(
+        self,
+        model_id: str,
+        *,
+        version: int | None = None,
+        since_s: float = 3_600.0,
+        group: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> list[WindowStats]:
+        """What versions of a model scored in the last `since_s` seconds: one window for each minute, version, variant
+        and alias revision, in order of time. They add up (`inferd.schemas.monitoring.merge`).
+
+        `group`: the consumer group of the workers; default: the namespace.
+        """
+        return await self._windows.windows(check_model_name(model_id), version, since_s, group, timeout_s)
+
+    async def model_drift(
+        self,
+        model_id: str,
+        *,
+        version: int | None = None,
+        since_s: float = 3_600.0,
+        group: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> list[DriftReport]:
+        """How far what versions scored in the last `since_s` seconds is from their baselines; one report for each
+        version that has scored. `VersionNotFoundError`. `group` as for `model_windows`."""
+        return await self._windows.drift(check_model_name(model_id), version, since_s, group, timeout_s)
 
     async def set_alias(
         self,

@@ -19,12 +19,14 @@ from inferd.client import (
 from inferd.errors import ClientClosedError
 from inferd.jobs import JobRow, OnProgress
 from inferd.models import ModelList
+from inferd.monitoring import DriftReport
 from inferd.rollouts import Rollouts
 from inferd.routes import Start
 from inferd.schemas.capture import CapturedRequest
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.jobs import ChunkResult, JobStatus
 from inferd.schemas.models import Alias, AliasTarget, Manifest
+from inferd.schemas.monitoring import Baseline, WindowStats
 from inferd.schemas.requests import Output, Prediction, Result
 from inferd.schemas.rollouts import RolloutStatus
 from inferd.schemas.routes import Route
@@ -210,6 +212,38 @@ class SyncClient:
             self._client.set_alias(
                 model_id, alias, target, revision=revision, changed_by=changed_by, timeout_s=timeout_s
             )
+        )
+
+    def set_baseline(self, model_id: str, version: int, baseline: Baseline, *, timeout_s: float = TIMEOUT_S) -> None:
+        """Like `Client.set_baseline`."""
+        self._wait(self._client.set_baseline(model_id, version, baseline, timeout_s=timeout_s))
+
+    def model_windows(
+        self,
+        model_id: str,
+        *,
+        version: int | None = None,
+        since_s: float = 3_600.0,
+        group: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> list[WindowStats]:
+        """Like `Client.model_windows`."""
+        return self._wait(
+            self._client.model_windows(model_id, version=version, since_s=since_s, group=group, timeout_s=timeout_s)
+        )
+
+    def model_drift(
+        self,
+        model_id: str,
+        *,
+        version: int | None = None,
+        since_s: float = 3_600.0,
+        group: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> list[DriftReport]:
+        """Like `Client.model_drift`."""
+        return self._wait(
+            self._client.model_drift(model_id, version=version, since_s=since_s, group=group, timeout_s=timeout_s)
         )
 
     def rollback_alias(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,9 @@ def compose_tenants(
         requests.tracing, requests.on_demand = measures.tracing, follower.on_demand
         if settings.capture_share:
             requests.capture = Capture(names.name("capture"), settings.capture_share, destinations)
-        requests.monitor = monitor = Monitor(names.name("model-stats"), settings.monitor.mode)
+        requests.monitor = monitor = Monitor(
+            names.name("model-stats"), settings.monitor.mode, partial(follower.baseline, tenant), names.name("models")
+        )
         jobs_table = make_table(app, settings, tenant, "jobs", directory)
         process_batch = user_code.process_batch(tenant)
         jobs = compose_jobs(settings, tenant, jobs_table, catalog, reader, measures, destinations, process_batch)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from inferd.daemon.cli.model_aliases import COMMANDS as ALIAS_COMMANDS
+from inferd.daemon.cli.model_monitoring import COMMANDS as MONITORING_COMMANDS
 from inferd.daemon.cli.options import Target, broker_options
 from inferd.daemon.cli.output import (
     report,
@@ -74,6 +76,12 @@ def models() -> None:
 @click.option(
     "--trial/--no-trial", default=True, show_default=True, help="First load and run the model once on this machine."
 )
+@click.option(
+    "--baseline",
+    "baseline_path",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File of training rows (CSV, NDJSON, Parquet), with which requests are compared; only histograms are stored.",
+)
 @broker_options
 def deploy(
     model: Path | str,
@@ -82,6 +90,7 @@ def deploy(
     alias: str | None,
     manifest_path: Path | None,
     trial: bool,
+    baseline_path: Path | None,
     target: Target,
 ) -> None:
     """Deploy MODEL, a model file of LightGBM, XGBoost, CatBoost, scikit-learn or ONNX (docs/models.md).
@@ -92,6 +101,7 @@ def deploy(
     Features, categories and objective are read from the file. The file is checked before it is sent. Each worker tests
     the new version before it serves it, and serves the previous one until then.
     """
+    from inferd.daemon.cli.baseline_rows import baseline_rows
     from inferd.deploy import deploy_file
     from inferd.mlflow import TrackingServer, fetch_mlflow_model
 
@@ -113,6 +123,7 @@ def deploy(
                 alias=pointed,
                 trial=trial,
                 trial_limits=target.trial.limits(target.limits),
+                baseline=None if baseline_path is None else partial(baseline_rows, baseline_path),
             )
             return deployed, await client.models()
 
@@ -159,7 +170,7 @@ def show(reference: str, target: Target) -> None:
     write_table(("feature", "dtype", "allowed", "missing"), [_feature_row(feature) for feature in manifest.features])
 
 
-for _command in ALIAS_COMMANDS:
+for _command in (*ALIAS_COMMANDS, *MONITORING_COMMANDS):
     models.add_command(_command)
 
 

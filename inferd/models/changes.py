@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
+
+import msgspec
 
 from inferd.models.alias_changes import AliasChanges, Author
 from inferd.models.model_list import (
@@ -19,13 +21,14 @@ from inferd.models.model_list import (
     check_unchanged,
     keys_to_remove,
 )
-from inferd.schemas.errors import ServerError
+from inferd.schemas.errors import ServerError, VersionNotFoundError
 from inferd.schemas.limits import Limits
 from inferd.schemas.models import (
     AliasChangeKey,
     AliasKey,
     AliasTarget,
     ArtifactKey,
+    BaselineKey,
     ClaimKey,
     LeaseKey,
     Manifest,
@@ -33,6 +36,7 @@ from inferd.schemas.models import (
     VersionKey,
     encode_manifest,
 )
+from inferd.schemas.monitoring import Baseline, encode_baseline
 from inferd.schemas.requests import ModelReference
 from inferd.schemas.topics import Stream
 
@@ -116,7 +120,16 @@ class ModelChanges:
         for manifest in manifests:
             await self._topics.write("models", self._entries(models, manifest, LeaseKey.new(manifest.sha256)))
         await self._topics.write("models", {key: None for key in removed if isinstance(key, VersionKey)})
+        await self._topics.write("models", _baselines_of(models, removed))
         return [str(key) for key in removed]
+
+    async def set_baseline(self, key: VersionKey, baseline: Baseline, timeout_s: float) -> None:
+        """See `Client.set_baseline`."""
+        models = await self._topics.read(timeout_s)
+        if key not in models.versions:
+            raise VersionNotFoundError(f"{key.model_id}:{key.version} is not deployed")
+        value = encode_baseline(msgspec.structs.replace(baseline, source="given"))
+        await self._topics.write("models", {BaselineKey(key.model_id, key.version): value})
 
     async def _claim(self, models: ModelList, manifest: Manifest, lease: LeaseKey, timeout_s: float) -> Manifest:
         """Claim the version and lease the artifact; the manifest that the version has, or `VersionExistsError`."""
@@ -162,3 +175,13 @@ class ModelChanges:
 
     def _now_ms(self) -> int:
         return int(self._now() * 1_000)
+
+
+def _baselines_of(models: ModelList, removed: Sequence[VersionKey | AliasKey]) -> Records:
+    """The tombstones of the baselines of removed versions."""
+    return {
+        BaselineKey(key.model_id, key.version, learned=learned): None
+        for key in removed
+        if isinstance(key, VersionKey) and key in models.baselines
+        for learned in (False, True)
+    }

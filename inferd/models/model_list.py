@@ -25,6 +25,7 @@ from inferd.schemas.models import (
     AliasLog,
     AliasTarget,
     ArtifactKey,
+    BaselineKey,
     ClaimKey,
     LeaseKey,
     Manifest,
@@ -44,6 +45,7 @@ from inferd.schemas.models import (
     version_in_use_error,
     versions_named,
 )
+from inferd.schemas.monitoring import Baseline, Baselines, decode_baseline
 from inferd.schemas.requests import ModelReference
 
 GRACE_MS = 24 * 3_600_000
@@ -76,6 +78,8 @@ class ModelList:
     """The manifest of the first claim of each version."""
     leases: dict[str, dict[LeaseKey, Lease]] = field(default_factory=dict)
     """Leases on artifacts, by digest."""
+    baselines: dict[VersionKey, Baselines] = field(default_factory=dict)
+    """What features and predictions of versions are compared with."""
     limits: Limits = DEFAULT_LIMITS
     """Of the records."""
 
@@ -104,6 +108,10 @@ class ModelList:
     def next_version(self, model_id: str) -> int:
         """One more than the highest version number that was ever claimed or deployed."""
         return self.highest.get(model_id, 0) + 1
+
+    def baseline(self, key: VersionKey) -> Baseline | None:
+        """What features and predictions of a version are compared with; None if nothing is known."""
+        return self.baselines.get(key, Baselines()).current
 
     def content(self, key: VersionKey) -> Manifest | None:
         """The only manifest that the version may have, deployed or not; None if any may claim it."""
@@ -141,6 +149,11 @@ class ModelList:
         self.unreadable.pop(str(key), None)
         if isinstance(key, AliasKey | AliasChangeKey):
             self._put_alias(key, value, codec)
+            return
+        if isinstance(key, BaselineKey):
+            baseline = None if value is None else decode_baseline(value, codec)
+            present = self.baselines.get(key.version_key, Baselines())
+            self.baselines[key.version_key] = present.put(baseline, learned=key.learned)
             return
         manifest = None if value is None else decode_manifest(value, self.limits, codec)
         if isinstance(key, LeaseKey):

@@ -60,7 +60,7 @@ _STREAMS: Mapping[Stream, _Stream] = {
     "job-status": _Stream("The latest status of each job.", messages.JOB_STATUS, ("send",), compacted=True),
     "models": _Stream(
         "Model versions and aliases: deploying a model is producing a record.",
-        messages.MODELS,
+        (*messages.MODELS, *messages.BASELINES),
         ("receive",),
         compacted=True,
     ),

@@ -22,6 +22,8 @@ _TENSOR = {
         "data": BASE64,
     },
 }
+_LATER = ("prefixItems", "discriminator")
+"""Keywords that draft 7 does not have. Without the second one, `anyOf` says the same less directly."""
 ROW_FIELDS = ("input_data", "input_batch")
 """Fields that hold rows; decoders leave them undecoded."""
 
@@ -44,7 +46,7 @@ def draft_7(schema: Any) -> Any:
         return [draft_7(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    changed = {name: draft_7(value) for name, value in schema.items() if name != "prefixItems"}
+    changed = {name: draft_7(value) for name, value in schema.items() if name not in _LATER}
     if "prefixItems" in schema:
         changed["items"] = draft_7(schema["prefixItems"])
         changed["additionalItems"] = False

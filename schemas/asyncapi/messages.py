@@ -25,7 +25,7 @@ from inferd.schemas.headers import (
 )
 from inferd.schemas.jobs import JOB_MESSAGES, Barrier, BarrierResult, Chunk, JobStatus
 from inferd.schemas.models import Alias, Manifest
-from inferd.schemas.monitoring import WindowStats
+from inferd.schemas.monitoring import Baseline, WindowStats
 from inferd.schemas.open_inference import NamedRequest
 from inferd.schemas.rollouts import MESSAGES as MESSAGES_OF_ROLLOUTS
 from inferd.schemas.rollouts import RolloutStatus, StartRollout
@@ -377,6 +377,32 @@ MODELS: tuple[Message, ...] = (
         ),
     ),
 )
+BASELINES: tuple[Message, ...] = (
+    Message(
+        name="baseline",
+        summary="How the features and predictions of a version were distributed in training (`#baseline`), or among the"
+        " first rows that were scored (`#learned`): histograms, no rows.",
+        payload=Baseline,
+        key="<model id>/<version>#baseline or #learned",
+        tombstone=True,
+        examples=(
+            Example(
+                payload={
+                    "revision": 1796041129748,
+                    "source": "given",
+                    "rows": 400,
+                    "features": {
+                        "age": {
+                            "kind": "number", "edges": [30.0, 45.0], "low": 18.0, "high": 90.0,
+                            "counts": [100, 200, 95], "missing": 5,
+                        },
+                        "plan": {"kind": "category", "categories": ["a", "b"], "counts": [300, 100]},
+                    },
+                }
+            ),
+        ),
+    ),
+)  # fmt: skip
 ARTIFACTS: tuple[Message, ...] = (
     Message(
         name="artifactPart",
@@ -495,7 +521,8 @@ SHADOW_RESULTS: tuple[Message, ...] = (
     ),
 )  # fmt: skip
 MESSAGES: tuple[Message, ...] = (
-    *REQUESTS, *RESULTS, *DEAD_LETTERS, *JOBS, *JOB_STATUS, *JOB_RESULTS, *JOB_CHUNKS, *MODELS, *ARTIFACTS, *ROUTES,
+    *REQUESTS, *RESULTS, *DEAD_LETTERS, *JOBS, *JOB_STATUS, *JOB_RESULTS, *JOB_CHUNKS, *MODELS, *BASELINES, *ARTIFACTS,
+    *ROUTES,
     *MODEL_STATS, *ROLLOUTS, *ROLLOUT_STATUS, *CAPTURE, *SHADOW_RESULTS,
 )  # fmt: skip
 """All of them."""

@@ -18,6 +18,7 @@ _ALIAS_KEY = re.compile(rf"(?P<name>{NAME_PATTERN})@(?P<alias>{NAME_PATTERN})", 
 _ID = r"(?P<id>[0-9a-f]{32})"
 _CLAIM_KEY = re.compile(rf"{_VERSION_KEY.pattern}#{_ID}", re.ASCII)
 _ALIAS_CHANGE_KEY = re.compile(rf"{_ALIAS_KEY.pattern}#{_ID}", re.ASCII)
+_BASELINE_KEY = re.compile(rf"{_VERSION_KEY.pattern}#(?P<source>baseline|learned)", re.ASCII)
 _LEASE_KEY = re.compile(rf"(?P<sha256>[0-9a-f]{{64}})(?P<kind>[#!]){_ID}", re.ASCII)
 _ARTIFACT_KEY = re.compile(r"(?P<sha256>[0-9a-f]{64})/(?P<part>0|[1-9][0-9]{0,5})", re.ASCII)
 SHA256_PATTERN = "^[0-9a-f]{64}$"
@@ -262,7 +263,26 @@ class LeaseKey(msgspec.Struct, frozen=True):
         return f"{self.sha256}{'!' if self.collecting else '#'}{self.id}"
 
 
-ModelKey = VersionKey | AliasKey | AliasChangeKey | ClaimKey | LeaseKey
+class BaselineKey(msgspec.Struct, frozen=True):
+    """`<model id>/<version>#baseline` on `models`: the baseline that was given for a version; see `Baseline`.
+
+    `<model id>/<version>#learned`, with `learned`: one of the first rows that workers scored.
+    """
+
+    model_id: str
+    version: int
+    learned: bool = False
+
+    @property
+    def version_key(self) -> VersionKey:
+        """The key of the version."""
+        return VersionKey(self.model_id, self.version)
+
+    def __str__(self) -> str:
+        return f"{self.version_key}#{'learned' if self.learned else 'baseline'}"
+
+
+ModelKey = VersionKey | AliasKey | AliasChangeKey | ClaimKey | BaselineKey | LeaseKey
 
 
 class ArtifactKey(msgspec.Struct, frozen=True):
@@ -303,6 +323,8 @@ def parse_model_key(key: bytes | None) -> ModelKey:
         return AliasChangeKey(match["name"], match["alias"], match["id"])
     if match := _CLAIM_KEY.fullmatch(text):
         return ClaimKey(match["name"], int(match["version"]), match["id"])
+    if match := _BASELINE_KEY.fullmatch(text):
+        return BaselineKey(match["name"], int(match["version"]), match["source"] == "learned")
     if match := _LEASE_KEY.fullmatch(text):
         return LeaseKey(match["sha256"], match["id"], match["kind"] == "!")
     raise MalformedError(f"key {text[:80]!r} of a models record: expected <model id>/<version> or <model id>@<alias>")

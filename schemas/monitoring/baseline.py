@@ -3,12 +3,13 @@ no rows."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Annotated, Literal
 
 import msgspec
 
-from inferd.schemas.codecs import DECODE_ERRORS, JSON, Codec, Decoders, check_size, printable
+from inferd.schemas.codecs import DECODE_ERRORS, MSGPACK, Codec, Decoders, check_size, printable
 from inferd.schemas.errors import MalformedError
 from inferd.schemas.models import Category
 from inferd.schemas.monitoring.window import Count, Predictions, _Name
@@ -71,12 +72,29 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 _BASELINE = Decoders(Baseline)
 
 
-def encode_baseline(baseline: Baseline, codec: Codec = JSON) -> bytes:
-    """Encodes a baseline."""
-    return codec.encode(baseline)
+def encode_baseline(baseline: Baseline, codec: Codec = MSGPACK) -> bytes:
+    """Encodes a baseline; `TooLargeError` if it has too many features."""
+    return check_size(codec.encode(baseline), BASELINE_BYTES_MAX, "baseline")
 
 
-def decode_baseline(value: bytes | None, codec: Codec = JSON) -> Baseline:
+@dataclass(frozen=True, slots=True)
+class Baselines:
+    """The baselines of one version, according to the records of `models`."""
+
+    given: Baseline | None = None
+    learned: Baseline | None = None
+
+    @property
+    def current(self) -> Baseline | None:
+        """The one that counts: the given one, if there is one."""
+        return self.given or self.learned
+
+    def put(self, baseline: Baseline | None, *, learned: bool) -> Baselines:
+        """These after one record; None is a tombstone."""
+        return replace(self, learned=baseline) if learned else replace(self, given=baseline)
+
+
+def decode_baseline(value: bytes | None, codec: Codec = MSGPACK) -> Baseline:
     """Decodes a baseline; `MalformedError` or `TooLargeError` if it is invalid."""
     data = check_size(value, BASELINE_BYTES_MAX, "baseline")
     try:

@@ -25,6 +25,7 @@ from inferd.schemas.models import (
     AliasChangeKey,
     AliasKey,
     AliasLog,
+    BaselineKey,
     ClaimKey,
     LeaseKey,
     Manifest,
@@ -36,6 +37,7 @@ from inferd.schemas.models import (
     same_content,
     versions_named,
 )
+from inferd.schemas.monitoring import Baseline, Baselines, decode_baseline
 from inferd.schemas.topics import TenantTopics, tenant_of_topic
 from inferd.streams.connection import client_options
 from inferd.streams.inference import ModelCatalog
@@ -103,6 +105,7 @@ class ModelFollower:
         }
         self._claims: dict[str, dict[VersionKey, Manifest]] = {tenant: {} for tenant in settings.tenants}
         self._alias_logs: dict[str, dict[AliasKey, AliasLog]] = {tenant: {} for tenant in settings.tenants}
+        self._baselines: dict[str, dict[tuple[str, int], Baselines]] = {tenant: {} for tenant in settings.tenants}
         self.on_demand = OnDemandLoader(settings, self.catalogs, self._stores, on_crash, self._fetch_again)
         self._loader = ModelLoader(settings, self.catalogs, self._stores, on_rejected, self.on_demand, on_loaded)
         self._disk_fault: str | None = None
@@ -118,6 +121,11 @@ class ModelFollower:
     def of(self, tenant: str) -> TenantModels:
         """The models of one tenant, as far as their records were read."""
         return TenantModels(self.catalogs[tenant], self._alias_logs[tenant])
+
+    def baseline(self, tenant: str, model_id: str, version: int) -> Baseline | None:
+        """What features and predictions of a version are compared with; None if nothing is known."""
+        found = self._baselines[tenant].get((model_id, version))
+        return found.current if found is not None else None
 
     def follow(self, tenants: frozenset[str]) -> None:
         """Sets the tenants whose records are read."""
@@ -162,6 +170,7 @@ class ModelFollower:
             if topic.endswith(".models"):
                 self._claims[tenant_of_topic(topic)].clear()
                 self._alias_logs[tenant_of_topic(topic)].clear()
+                self._baselines[tenant_of_topic(topic)].clear()
             self._reader.read_again(topic)
 
     async def _fetch_again(self, tenant: str) -> None:
@@ -257,6 +266,12 @@ class ModelFollower:
         limits = self._settings.limits
         codec = parse_headers(record.headers, limits).codec
         if isinstance(key, LeaseKey):
+            return
+        if isinstance(key, BaselineKey):
+            baseline = None if record.value is None else decode_baseline(record.value, codec)
+            versions = self._baselines[tenant]
+            present = versions.get((key.model_id, key.version), Baselines())
+            versions[key.model_id, key.version] = present.put(baseline, learned=key.learned)
             return
         if isinstance(key, AliasKey | AliasChangeKey):
             self._apply_alias(tenant, key, None if record.value is None else decode_alias(record.value, limits, codec))

@@ -7,24 +7,30 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import structlog
 from aiokafka import TopicPartition
 from numpy.typing import NDArray
 
+from inferd.schemas.errors import TooLargeError
+from inferd.schemas.models import BaselineKey
 from inferd.schemas.monitoring import (
+    WINDOW_BYTES_MAX,
     WINDOW_S,
     Baseline,
     Features,
     Predictions,
     WindowStats,
+    encode_baseline,
     encode_window,
     merge,
 )
 from inferd.streams.inference import FeatureSchema, Inputs, Outcome, ScoredRows, ServedModel, concatenate
+from inferd.streams.kafka import Outgoing
 from inferd.streams.lane import OutputBatch
 from inferd.streams.monitoring.counting import CountedPart, Label, Labels, VersionOf, windows_of
-from inferd.streams.monitoring.features import FeatureCounter
+from inferd.streams.monitoring.features import FeatureCounter, make_baseline
 from inferd.streams.monitoring.predictions import PredictionCounter
 from inferd.streams.settings import Monitoring
 
@@ -38,6 +44,10 @@ HELD_ROWS_MAX = 1_024
 """Rows of a version that are looked at in `FLUSH_S` with `sampled`."""
 PENDING_MAX = 1_000
 """Windows that wait for an output batch to take them along. Beyond it, they are dropped."""
+LEARNED_ROWS = 10_000
+LESSON_BYTES_MAX = 8 * 1_048_576
+LESSONS_MAX = 8
+"""Versions whose baseline is learned at a time, and the memory of each."""
 VERSIONS_MAX = 1_000
 """Versions whose counters are kept."""
 FIRST = 0
@@ -70,6 +80,21 @@ class _Sample:
     predictions: Predictions = field(default_factory=Predictions)
 
 
+@dataclass(slots=True)
+class _Lesson:
+    """The first rows of a version without a baseline."""
+
+    schema: FeatureSchema
+    blocks: list[Inputs] = field(default_factory=list)
+    rows: int = 0
+    predictions: Predictions = field(default_factory=Predictions)
+
+    @property
+    def rows_wanted(self) -> int:
+        """Fewer rows if the version has many features."""
+        return min(LEARNED_ROWS, LESSON_BYTES_MAX // (8 * max(1, self.schema.n_features)))
+
+
 class Monitor:
     """Counts for `model-stats`. Requests, rows, errors and latencies are published with the results that they count;
     a sample of features and predictions, and counts of requests over HTTP, with any later output."""
@@ -79,9 +104,11 @@ class Monitor:
         topic: str,
         mode: Monitoring,
         baseline_of: BaselineOf = lambda _model, _version: None,
+        models_topic: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`topic`: the tenant's `model-stats`; `clock`: Unix seconds."""
+        """`topic`: the tenant's `model-stats`; `models_topic`: its `models`, for baselines that are learned; None: none
+        is. `clock`: Unix seconds."""
         self.topic = topic
         self.mode = mode
         self.dropped = 0
@@ -92,11 +119,18 @@ class Monitor:
         self._samples: dict[Label, _Sample] = {}
         self._flushed_at = clock()
         self._counters: dict[tuple[str, int], _Counters] = {}
+        self._models_topic = models_topic
+        self._lessons: dict[tuple[str, int], _Lesson] = {}
+        self._learned: set[tuple[str, int]] = set()
+        """Versions whose baseline this process has learned."""
+        self._proposals: list[Outgoing] = []
 
     def outputs(self) -> Iterable[TopicPartition]:
         """Partitions that counts are written to."""
         if self.mode != "off":
             yield TopicPartition(self.topic, FIRST)
+            if self._models_topic is not None:
+                yield TopicPartition(self._models_topic, FIRST)
 
     def add(
         self,
@@ -141,6 +175,8 @@ class Monitor:
 
     def _put(self, output: OutputBatch, window: WindowStats) -> None:
         value = encode_window(window)
+        if len(value) > WINDOW_BYTES_MAX:  # its topic would reject it, and with it the results
+            value = encode_window(msgspec.structs.replace(window, features=Features()))
         output.tally.bytes_out += len(value)
         output.add(self.topic, FIRST, (window.model_id.encode(), value, []))
 
@@ -164,11 +200,14 @@ class Monitor:
             for window in self._pending.values():
                 self._put(output, window)
             self._pending.clear()
+            for proposal in self._proposals:
+                output.add(self._models_topic or "", FIRST, proposal)
+            self._proposals.clear()
 
     def due(self, now_s: float) -> bool:
         """Whether there are counts that have waited long enough."""
         waited = not 0 <= now_s - self._flushed_at < FLUSH_S
-        return waited and bool(self._pending or self._samples)
+        return waited and bool(self._pending or self._samples or self._proposals)
 
     # ------------------------------------------------------------------ features and predictions
 
@@ -178,6 +217,8 @@ class Monitor:
         """Adds the features and predictions of all rows to the windows of their parts."""
         for scored in outcome.scored:
             counters = self._counters_of(scored.model)
+            if counters.features is None and len(scored.inputs):
+                self._learn(scored, np.arange(len(scored.inputs)))
             codes = labels.of(scored.indexes)
             for windows, part in zip(found, parts, strict=True):
                 for code, rows in _rows_of_part(scored, part.span, codes, labels):
@@ -219,10 +260,45 @@ class Monitor:
         rows = rows[: HELD_ROWS_MAX - sample.rows]
         if not len(rows):
             return
-        if counters.features is not None:
+        if counters.features is None:
+            self._learn(scored, rows)
+        else:
             sample.blocks.append(scored.inputs[rows])
         sample.rows += len(rows)
         sample.predictions = sample.predictions.plus(counters.predictions.count(scored.arrays, rows))
+
+    # ------------------------------------------------------------------ learned baselines
+
+    def _learn(self, scored: ScoredRows, rows: NDArray[np.intp]) -> None:
+        """Keeps rows of a version without a baseline; of the first `LEARNED_ROWS` of them one is made."""
+        version = scored.model.manifest.model_id, scored.model.manifest.version
+        if version in self._learned or self._models_topic is None:
+            return
+        lesson = self._lessons.get(version)
+        if lesson is None or lesson.schema is not scored.model.features:
+            if len(self._lessons) >= LESSONS_MAX:
+                return
+            lesson = self._lessons[version] = _Lesson(scored.model.features)
+        counter = self._counters_of(scored.model).predictions
+        lesson.blocks.append(scored.inputs[rows])
+        lesson.rows += len(rows)
+        lesson.predictions = lesson.predictions.plus(counter.count(scored.arrays, rows))
+        if lesson.rows >= lesson.rows_wanted:
+            del self._lessons[version]
+            self._learned.add(version)
+            self._propose(version, lesson)
+
+    def _propose(self, version: tuple[str, int], lesson: _Lesson) -> None:
+        baseline = make_baseline(
+            lesson.schema, concatenate(lesson.blocks), lesson.predictions, int(self._clock() * 1000), "learned"
+        )
+        try:
+            value = encode_baseline(baseline)
+        except TooLargeError as error:
+            log.warning("baseline_not_learned", model=version[0], version=version[1], reason=error.message)
+            return
+        log.info("baseline_learned", model=version[0], version=version[1], rows=baseline.rows)
+        self._proposals.append((str(BaselineKey(*version, learned=True)).encode(), value, []))
 
     def _count_samples(self, minute: int) -> None:
         for label, sample in self._samples.items():
@@ -243,6 +319,8 @@ class Monitor:
             if len(self._counters) >= VERSIONS_MAX:
                 self._counters.clear()
             features = FeatureCounter(model.features, baseline) if baseline is not None else None
+            if baseline is not None:
+                self._lessons.pop(version, None)
             found = self._counters[version] = _Counters(model.features, PredictionCounter(model), features)
         return found
 

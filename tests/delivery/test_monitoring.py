@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import msgpack
+import numpy as np
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from inferd import Client
 from inferd.schemas.models import AliasTarget, SplitShare
@@ -17,6 +24,7 @@ from inferd.streams.kafka import changelog_name
 from inferd.streams.lifecycle import WindowKey
 from tests.fixtures.workers import Cluster, StartWorker, TrainedModel, until
 
+CLI = [sys.executable, "-m", "inferd.daemon.cli"]
 REQUESTS = 24_000
 pytestmark = pytest.mark.timeout(300)
 Label = tuple[str, int, str | None, int | None]
@@ -116,3 +124,71 @@ def test_windows_are_a_recount_of_the_results(
 def done(worker: Any) -> int:
     tenants = (worker.get("/status")[1] or {}).get("tenants") or [{"results": 0}]
     return int(tenants[0]["results"])
+
+
+def command(cluster: Cluster, *arguments: str) -> Any:
+    """The JSON that a command prints."""
+    options = ["--broker", cluster.bootstrap, "--namespace", cluster.namespace, "--output", "json"]
+    ended = subprocess.run([*CLI, *arguments, *options], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)
+
+
+def test_drift_from_a_given_and_from_a_learned_baseline(  # noqa: PLR0915
+    cluster: Cluster, model: TrainedModel, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    path, train = tmp_path / "model.txt", tmp_path / "train.parquet"
+    path.write_bytes(model.data)
+    rng = np.random.default_rng(7)
+    rows = rng.normal(size=(5_000, model.n_features))
+    names = model.booster.feature_name()
+    columns = {name: rows[:, n] for n, name in enumerate(names)} | {"label": ["yes"] * len(rows)}
+    parquet.write_table(pyarrow.table(columns), train)
+    command(cluster, "models", "deploy", str(path), "--name", "churn", "--baseline", str(train))
+    command(cluster, "models", "deploy", str(path), "--name", "other")
+    worker = start_worker(cluster, processing_guarantee="exactly_once", monitor="all")
+    worker.wait_ready()
+    producer = cluster.producer(**{"queue.buffering.max.messages": 1_000_000})
+
+    def send(name: str, count: int, *, shift: float) -> None:
+        for number in range(count):
+            values = rng.normal(size=model.n_features)
+            values[0] += shift
+            body = {"model_id": name, "input_data": values.tolist()}
+            producer.produce(cluster.topics.name("requests"), msgpack.packb(body), b"%d" % number)
+            producer.poll(0)
+        assert producer.flush(60) == 0
+
+    def drift(name: str, rows: int) -> Any:
+        found = command(cluster, "models", "drift", name)
+        return found[0] if found and found[0]["rows"] >= rows else None
+
+    send("churn", 3_000, shift=2.0)
+    found = until(lambda: drift("churn", 3_000), 60, "the windows of churn")
+    assert (found["rows"], found["source"], found["baseline_rows"]) == (3_000, "given", 5_000)
+    first, *others = found["features"]
+    assert first["name"] == names[0]
+    assert first["psi"] > 1
+    assert first["ks"] > 0.5
+    assert len(others) == model.n_features - 1
+    assert max(feature["psi"] for feature in others) < 0.1
+    assert found["prediction"]["psi"] > 0.01
+
+    send("other", 10_000, shift=0.0)
+    key = b"other/1#learned"
+    until(lambda: key in {record.key() for record in cluster.read_all("models")}, 60, "a baseline was learned")
+
+    def compared() -> Any:
+        send("other", 500, shift=0.0)
+        return drift("other", 400)
+
+    found = until(compared, 60, "rows are compared with it")
+    assert (found["source"], found["baseline_rows"] >= 10_000) == ("learned", True)
+    assert max(feature["psi"] for feature in found["features"]) < 0.2
+
+    counted = command(cluster, "models", "windows", "churn")
+    assert sum(window["requests"] for window in counted) == 3_000
+    command(cluster, "models", "remove", "churn:1")
+    left = {record.key(): record.value() for record in cluster.read_all("models")}
+    assert left[b"churn/1#baseline"] is None
+    assert worker.stop() == 0

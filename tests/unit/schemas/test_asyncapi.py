@@ -31,6 +31,7 @@ from inferd.schemas.codecs import JSON, MSGPACK, all_codecs
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.headers import _PARSED
 from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.monitoring import decode_baseline
 from inferd.schemas.requests.envelope import Envelope
 from inferd.schemas.rollouts import decode_rollout_message
 from inferd.schemas.routes import Format, Route, Sink, Source, decode_route
@@ -175,6 +176,7 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {
     "chunkResult": lambda value: decode_chunk_result(value, JSON),
     "manifest": lambda value: decode_manifest(value, codec=JSON),
     "alias": lambda value: decode_alias(value, codec=JSON),
+    "baseline": lambda value: decode_baseline(value, JSON),
     "route": lambda value: decode_route(value, codec=JSON),
     "capturedRequest": lambda value: decode_captured(msgpack.packb(json.loads(value))),
     "shadowResult": decode_shadow_result,

@@ -17,11 +17,12 @@ from inferd.schemas.codec import decode_result
 from inferd.schemas.codecs import MSGPACK
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.schemas.models import Alias, SplitShare
-from inferd.schemas.monitoring import Baseline, WindowStats, decode_window, latency_bin, merged
+from inferd.schemas.monitoring import Baseline, WindowStats, decode_baseline, decode_window, latency_bin, merged
 from inferd.schemas.requests import Failure
 from inferd.streams.inference import Outcome, Scorer
 from inferd.streams.lane import OutputBatch
 from inferd.streams.monitoring import CountedPart, Monitor, PredictionCounter, make_baseline
+from inferd.streams.monitoring import monitor as monitor_module
 from inferd.streams.settings import Monitoring
 from tests.fixtures.lane import SumRuntime, sum_model
 from tests.fixtures.scoring import Fetched, catalog_of, finish
@@ -185,6 +186,37 @@ def test_counts_of_http_requests_go_with_a_later_output() -> None:
     assert total is not None
     assert (total.requests, sum(total.predictions.counts.values())) == (1, 1)
     assert not monitor.due(now[0] + 2)
+
+
+@pytest.mark.parametrize("mode", ["all", "sampled"])
+def test_a_version_without_a_baseline_learns_one(mode: Monitoring, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitor_module, "LEARNED_ROWS", 500)
+    now, known = [NOW_S], dict[tuple[str, int], Baseline]()
+    monitor = Monitor(
+        TOPIC, mode, lambda *version: known.get(version), "ns.default.models", clock=lambda: now[0]
+    )  # fmt: skip
+    under_test = scorer()
+    assert [tp.topic for tp in monitor.outputs()] == [TOPIC, "ns.default.models"]
+    for _ in range(3):
+        rows = np.random.default_rng(2).normal(size=(250, 2)).tolist()
+        now[0] += 2
+        _, (output,) = counted(monitor, under_test, [[request("sum:1", row, n) for n, row in enumerate(rows)]])
+        assert output is not None
+        if proposed := output.by_topic.pop(("ns.default.models", 0), None):
+            break
+    assert proposed is not None
+    ((key, value, headers),) = proposed
+    assert (key, headers) == (b"sum/1#learned", [])
+    known["sum", 1] = learned = decode_baseline(value)
+    assert (learned.source, learned.rows, set(learned.features)) == ("learned", 500, {"a", "b"})
+    assert sum(learned.predictions.counts.values()) == 500
+    now[0] += 2
+    _, outputs = counted(monitor, under_test, [[request("sum:1", [0.0, 1.0], 0)]])
+    now[0] += 2
+    _, then = counted(monitor, under_test, [[request("sum:1", [0.0, 1.0], 0)]])
+    total = merged(windows(*outputs, *then))
+    assert total is not None
+    assert total.features.baseline == learned.revision
 
 
 def test_what_waits_is_bounded() -> None:
