@@ -33,6 +33,7 @@ from inferd.streams.telemetry import (
     ModelSnapshot,
     PartitionSnapshot,
     Phase,
+    RolloutsSnapshot,
     RouteSnapshot,
     StreamsSnapshot,
     TenantSnapshot,
@@ -112,6 +113,7 @@ def take_snapshot(streams: StreamsView, phase: Phase, phase_for_s: float) -> Str
         route_queue=streams.route_measures.queue.snapshot(),
         route_end_to_end=streams.route_measures.end_to_end.snapshot(),
         shadows=streams.shadows.snapshot() if streams.shadows is not None else (),
+        rollouts=_rollouts(streams),
         waiting=tuple(WaitSnapshot(tenant, reason) for tenant, reason in streams.admission.waits.items()),
     )
 
@@ -191,6 +193,11 @@ def _tenants(streams: StreamsView) -> tuple[TenantSnapshot, ...]:
 def _capture(streams: StreamsView) -> tuple[CaptureSnapshot, ...]:
     captures = [(tenant, parts.requests.capture) for tenant, parts in streams.tenants.items()]
     return tuple(CaptureSnapshot(tenant, of.share, of.written, of.refused) for tenant, of in captures if of is not None)
+
+
+def _rollouts(streams: StreamsView) -> tuple[RolloutsSnapshot, ...]:
+    found = (parts.rollouts.owned.snapshot() for parts in streams.tenants.values())
+    return tuple(snapshot for snapshot in found if snapshot is not None)
 
 
 def _jobs(tenant: str, parts: TenantParts) -> JobsSnapshot:

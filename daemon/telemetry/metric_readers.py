@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from inferd.daemon.telemetry.status import Stage, StatusBoard, TrafficSource
+from inferd.schemas.rollouts import ENDED
 from inferd.streams.telemetry import (
     CacheSnapshot,
     CaptureSnapshot,
@@ -121,6 +122,20 @@ def shadow_drops(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], int]]:
     for item in scrape.snapshot.shadows if scrape.snapshot else ():
         for reason, count in item.dropped.items():
             yield (*_model_labels(item), reason), count
+
+
+def live_rollouts(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Rollouts that may still change an alias, by phase."""
+    for of in scrape.snapshot.rollouts if scrape.snapshot else ():
+        for phase, count in sorted(Counter(each.phase for each in of.live).items()):
+            yield (of.tenant, phase), count
+
+
+def ended_rollouts(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Rollouts that have ended, by phase."""
+    for of in scrape.snapshot.rollouts if scrape.snapshot else ():
+        for phase in sorted(ENDED):
+            yield (of.tenant, phase), of.ended.get(phase, 0)
 
 
 def of_caches(name: str, type_: MetricType, meaning: str, value: Callable[[CacheSnapshot], float | None]) -> MetricInfo:

@@ -28,6 +28,7 @@ from inferd.streams.telemetry import (
     ModelMemorySnapshot,
     ModelSnapshot,
     PartitionSnapshot,
+    RolloutsSnapshot,
     RouteSnapshot,
     ShadowSnapshot,
     StreamsSnapshot,
@@ -60,6 +61,7 @@ COPIED = (
     "jobs",
     "routes",
     "shadows",
+    "rollouts",
     "restoring",
     "restored_records",
     "last_error",
@@ -151,6 +153,7 @@ class Status(msgspec.Struct, frozen=True):
     jobs: tuple[JobsSnapshot, ...] = ()
     routes: tuple[RouteSnapshot, ...] = ()
     shadows: tuple[ShadowSnapshot, ...] = ()
+    rollouts: tuple[RolloutsSnapshot, ...] = ()
     steps: dict[str, Latency] = {}
     """Duration of each step that occurred, by name."""
     restoring: int | None = None

@@ -11,7 +11,7 @@ from inferd.streams.rollouts.figures import Compared, Figures
 
 SKEW_MINUTES = 2
 """How far behind the owner's the clocks of other workers may be."""
-MEASURED: frozenset[Metric] = frozenset({"errors", "p50", "p95", "p99"})
+MEASURED: frozenset[Metric] = frozenset({"errors", "p50", "p95", "p99", "disagreement"})
 _QUANTILES: tuple[tuple[Metric, float], ...] = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
 
 

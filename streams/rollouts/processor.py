@@ -119,7 +119,7 @@ class RolloutProcessor(LifecycleProcessor):
         measured: Collection[Metric],
     ) -> None:
         super().__init__(context, "rollouts")
-        self._owned, self._windows, self._models, self._measured = owned, windows, models, measured
+        self.owned, self._windows, self._models, self._measured = owned, windows, models, measured
 
     def records_max(self) -> int:
         return RECORDS_MAX
@@ -163,7 +163,7 @@ class RolloutProcessor(LifecycleProcessor):
         now_ms = self._context.now_ms()
         tally = Tally(results=len(records))
         output = OutputBatch(records[-1].offset + 1, len(records), timestamps_of(records, now_ms), tally)
-        draft = _Draft(self._context, self._owned.partitions[tp.partition], tp.partition, output, now_ms)
+        draft = _Draft(self._context, self.owned.partitions[tp.partition], tp.partition, output, now_ms)
         for record in records:
             try:
                 self._take(draft, *self._read(record))
@@ -190,13 +190,13 @@ class RolloutProcessor(LifecycleProcessor):
             answer = Answer(message.id, rejection.code, rejection.message[:REASON_CHARS_MAX])
             log.warning("rollout_message_refused", tenant=self.tenant, model=model_id, code=answer.code,
                         reason=answer.reason)  # fmt: skip
-        self._log(model_id, before, change)
+        self._note(model_id, before, change)
         compared = Compared() if change.rollout is None else compared_in(self._windows, change.rollout)
         draft.take(model_id, change, answer, compared)
 
     def idle_output(self, tp: TopicPartition, next_offset: int, now_ms: int) -> OutputBatch | None:
         """What guards and the clock ask for, and figures that were not shown for a while."""
-        partition = self._owned.partitions.get(tp.partition)
+        partition = self.owned.partitions.get(tp.partition)
         if partition is None or not partition.live:
             return None
         draft = _Draft(self._context, partition, tp.partition, OutputBatch(next_offset, 0, []), now_ms)
@@ -216,35 +216,38 @@ class RolloutProcessor(LifecycleProcessor):
         alias = self._models.newest_alias(model_id, rollout.alias)
         change = tick(rollout, draft.now_ms, alias, compared)
         if change.changed:
-            self._log(model_id, status, change)
+            self._note(model_id, status, change)
             draft.take(model_id, change, None, compared)
         elif draft.now_ms - draft.partition.published_ms.get(model_id, 0) >= STATUS_INTERVAL_MS:
             draft.publish(model_id, status, compared)
 
-    def _log(self, model_id: str, before: RolloutStatus, change: Change) -> None:
+    def _note(self, model_id: str, before: RolloutStatus, change: Change) -> None:
         rollout = change.rollout
         if rollout is None:
             return
-        known = before.rollout.events if before.rollout is not None and before.rollout.id == rollout.id else []
+        earlier = before.rollout if before.rollout is not None and before.rollout.id == rollout.id else None
+        if rollout.ended and not (earlier is not None and earlier.ended):
+            self.owned.ended[rollout.phase] += 1
+        known = [] if earlier is None else earlier.events
         for event in rollout.events:
             if event not in known:
                 log.info("rollout", tenant=self.tenant, model=model_id, rollout=rollout.id, phase=rollout.phase,
                          what=event.what, revision=event.revision, by=event.by)  # fmt: skip
 
     async def opened(self, number: int) -> None:
-        await self._owned.open(number)
-        live = [status.rollout.model_id for status in self._owned.live() if status.rollout is not None]
+        await self.owned.open(number)
+        live = [status.rollout.model_id for status in self.owned.live() if status.rollout is not None]
         log.info("rollouts_opened", tenant=self.tenant, models=live[:SHOWN_MAX])
 
     def closed(self, number: int) -> None:
-        self._owned.close(number)
+        self.owned.close(number)
 
     def rewound(self, number: int, dropped: Sequence[OutputBatch]) -> None:
         """Only acknowledged states remain."""
-        self._owned.reopen(number)
+        self.owned.reopen(number)
 
     def acked(self, number: int, output: OutputBatch) -> None:
-        if (partition := self._owned.partitions.get(number)) is not None:
+        if (partition := self.owned.partitions.get(number)) is not None:
             partition.acked(key.decode() for changes in output.changes.values() for key, _ in changes)
 
 

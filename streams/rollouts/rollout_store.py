@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +14,7 @@ from inferd.schemas.rollouts import RolloutStatus, decode_rollout_status
 from inferd.streams.rollouts.transitions import is_settled
 from inferd.streams.state import LaneTable, TablePartition
 from inferd.streams.tasks import Slices
+from inferd.streams.telemetry import RolloutSnapshot, RolloutsSnapshot
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +58,8 @@ class RolloutStore:
         self.tenant = tenant
         self.table = table
         self.partitions: dict[int, RolloutsPartition] = {}
+        self.ended = Counter[str]()
+        """By phase, how many have ended since the start."""
 
     async def open(self, number: int) -> None:
         """Reads every rollout of a restored partition; again if it is open already."""
@@ -78,6 +82,17 @@ class RolloutStore:
         """Rollouts that may still change an alias."""
         for partition in self.partitions.values():
             yield from partition.live.values()
+
+    def snapshot(self) -> RolloutsSnapshot | None:
+        """The rollouts that may still change an alias; None if this worker does not own the tenant's."""
+        if not self.partitions and not self.ended:
+            return None
+        live = [
+            RolloutSnapshot(each.model_id, each.alias, each.version, each.phase, each.steps[each.step])
+            for status in self.live()
+            if (each := status.rollout) is not None
+        ]
+        return RolloutsSnapshot(self.tenant, live, dict(sorted(self.ended.items())))
 
     def _read(self, partition: RolloutsPartition, items: Iterable[tuple[bytes, bytes]]) -> None:
         for key, value in items:

@@ -184,8 +184,6 @@ def _check_version(model_id: str, message: StartRollout, base: AliasTarget, term
 
 def _check_guards(message: StartRollout, terms: Terms) -> None:
     has_shadow = parse_step(message.steps[0]).percent is None
-    if has_shadow and "disagreement" not in terms.measured:
-        raise GuardUnavailableError(f"step {message.steps[0]!r}: needs workers that score shadow versions")
     for text in message.guards:
         metric = parse_guard(text).metric
         if metric not in terms.measured or (metric == "disagreement" and not has_shadow):

@@ -121,6 +121,26 @@ class ModelErrors(msgspec.Struct, frozen=True):
     count: int
 
 
+class RolloutSnapshot(msgspec.Struct, frozen=True):
+    """A rollout that may still change an alias."""
+
+    model_id: str
+    alias: str
+    version: int
+    """The new version."""
+    phase: str
+    step: str
+
+
+class RolloutsSnapshot(msgspec.Struct, frozen=True):
+    """The rollouts of a tenant that this worker owns."""
+
+    tenant: str
+    live: list[RolloutSnapshot] = []
+    ended: dict[str, int] = {}
+    """By phase, those that have ended since the start of this worker."""
+
+
 class ShadowSnapshot(msgspec.Struct, frozen=True):
     """A version that scores requests after another one has answered them; counts since the start of this worker."""
 
@@ -282,5 +302,7 @@ class StreamsSnapshot(msgspec.Struct, frozen=True):
     route_end_to_end: LatencySnapshot = NOTHING
     """Of routes: from a record's timestamp to the broker's acknowledgement of its output."""
     shadows: tuple[ShadowSnapshot, ...] = ()
+    rollouts: tuple[RolloutsSnapshot, ...] = ()
+    """Of the tenants whose rollouts this worker owns."""
     waiting: tuple[WaitSnapshot, ...] = ()
     """Tenants that wait for Kafka ACLs, or for their topics."""

@@ -394,3 +394,38 @@ async def test_a_version_that_fails_requests_loses_live_traffic(
     print(f"{len(failed)} of {load.n} requests met the bad version, rolled back within {seconds:.1f} s of the start")
     assert len({result["id"] for result in results}) == load.n
     assert len(failed) < PER_SECOND * 0.1 * 10, "10 % of the requests for less than 10 s"
+
+
+async def test_a_version_that_disagrees_is_stopped_in_its_shadow_step(
+    cluster: Cluster, model: TrainedModel, start_worker: StartWorker
+) -> None:
+    """No request is ever answered by it; one that agrees goes on."""
+    rows = np.random.default_rng(3).normal(size=(500, model.n_features))
+    parameters = {"objective": "binary", "num_leaves": 4, "verbose": -1, "num_threads": 1}
+    other = lightgbm.train(parameters, lightgbm.Dataset(rows, rows[:, 0] < 0), 30).model_to_string().encode()
+    steps = "shadow:2s:50,100%"
+    async with Client(cluster.bootstrap, namespace=cluster.namespace) as client:
+        await client.deploy_model(model.data, model.manifest())
+        await client.deploy_model(other, manifest_of(other, "demo", 2))
+        await client.deploy_model(model.data, model.manifest(version=3))
+        await client.set_alias("demo", "champion", 1)
+        for _ in range(2):
+            await asyncio.to_thread(start_worker(cluster).wait_ready)
+        load = Load(cluster, model)
+        load.start(PER_SECOND)
+        guards = ["disagreement < 20%", "errors < 5%"]
+        await client.rollouts.start("demo", to=2, steps=steps, guards=guards, guard_requests_min=30)
+        bad = [status async for status in client.rollouts.watch("demo")][-1]
+        assert bad.rollout is not None
+        assert bad.rollout.breach is not None
+        assert (bad.rollout.phase, bad.rollout.breach.guard) == ("rolled_back", guards[0])
+        started = time.monotonic()
+        while not is_settled(await client.rollouts.status("demo")):
+            assert time.monotonic() - started < WITHIN_S
+        await client.rollouts.start("demo", to=3, steps=steps, guards=guards, guard_requests_min=30)
+        good = [status async for status in client.rollouts.watch("demo")][-1]
+        await asyncio.to_thread(load.stop)
+    assert good.rollout is not None
+    assert good.rollout.phase == "promoted"
+    results = [msgpack.unpackb(r.value()) for r in cluster.read("results", lambda got: len(got) >= load.n, 60)]
+    assert {result["version"] for result in results} <= {1, 3}

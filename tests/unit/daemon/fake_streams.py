@@ -18,6 +18,8 @@ from inferd.streams.telemetry.snapshot import (
     LatencySnapshot,
     ModelSnapshot,
     PartitionSnapshot,
+    RolloutSnapshot,
+    RolloutsSnapshot,
     RouteSnapshot,
     ShadowSnapshot,
     StreamsSnapshot,
@@ -121,6 +123,10 @@ def jobs(name: str = "default", **changes: Any) -> JobsSnapshot:
     return JobsSnapshot(tenant=name, **values | changes)
 
 
+def rollouts(name: str = "default") -> RolloutsSnapshot:
+    return RolloutsSnapshot(name, [RolloutSnapshot("churn", "champion", 4, "running", "10%:1h")], {"rolled_back": 2})
+
+
 def shadow(name: str = "default", **changes: Any) -> ShadowSnapshot:
     values: dict[str, Any] = {
         "model_id": "churn",
@@ -160,6 +166,7 @@ def snapshot(**changes: Any) -> StreamsSnapshot:
         "capture": (CaptureSnapshot("default", share=0.5, captured=30, refused=2),),
         "routes": (route(),),
         "shadows": (shadow(),),
+        "rollouts": (rollouts(),),
         "route_queue": NOTHING_OBSERVED,
         "route_end_to_end": NOTHING_OBSERVED,
         "direct": NOTHING_OBSERVED,
