@@ -21,7 +21,13 @@ from inferd.streams.lane.partition import Partition
 from inferd.streams.status import UNREACHABLE_S, fault_of, take_snapshot
 from inferd.streams.telemetry.counters import ChunkCounters, JobCounters, Tally, TenantCounters
 from inferd.streams.telemetry.measure import STEPS, LaneMeasures, LatencyHistogram
-from inferd.streams.telemetry.snapshot import AliasSnapshot, ModelMemorySnapshot, Phase, StreamsSnapshot
+from inferd.streams.telemetry.snapshot import (
+    AliasSnapshot,
+    ModelMemorySnapshot,
+    Phase,
+    RolloutsSnapshot,
+    StreamsSnapshot,
+)
 from tests.fixtures.lane import request, running, sum_model, tp
 
 NO_MODEL = "no model is ready; deploy one with `inferd models deploy`"
@@ -278,6 +284,7 @@ def tenant_parts(*usages: CacheSnapshot, **jobs: Any) -> Any:
     return SimpleNamespace(
         requests=SimpleNamespace(predictions=SimpleNamespace(cache=cache), capture=None),
         jobs=SimpleNamespace(**parts | jobs),
+        rollouts=SimpleNamespace(owned=SimpleNamespace(snapshot=lambda: RolloutsSnapshot("default"))),
     )
 
 
@@ -317,6 +324,14 @@ def test_jobs_are_reported_by_tenant(streams: FakeStreams) -> None:
     assert (jobs.rows_in, jobs.rows_succeeded, jobs.rows_failed, jobs.ended) == (50, 20, 10, {"completed": 2})
     assert jobs.refused == {"job_closed": 2, "malformed": 5}
     assert (jobs.chunks, jobs.chunk_rows, jobs.chunk_s) == (7, 700, 1.5)
+
+
+def test_rollouts_are_reported_by_their_owner(streams: FakeStreams) -> None:
+    assert streams.snapshot().rollouts == ()
+    streams.tenants["default"] = tenant_parts()
+    assert streams.snapshot().rollouts == (RolloutsSnapshot("default"),)
+    streams.tenants["default"].rollouts.owned.snapshot = lambda: None
+    assert streams.snapshot().rollouts == ()
 
 
 def test_a_restore_is_reported_with_its_remaining_records(streams: FakeStreams) -> None:
