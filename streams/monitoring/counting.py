@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -72,6 +73,11 @@ class Labels:
             self._codes = np.where(self._codes == UNKNOWN, UNKNOWN, self._codes * len(self._kinds) + marks)
         else:
             self._kinds = self._kinds[:1]
+        first = int(self._codes[0]) if len(self._codes) else UNKNOWN
+        self.only = first if first != UNKNOWN and (self._codes == first).all() else None
+        """The code of all records, if they have one label."""
+        self.count = max(1, len(self._versions) * len(self._kinds))
+        """Codes are below it."""
 
     def of(self, indexes: NDArray[np.intp] | Sequence[int] | slice) -> NDArray[np.int64]:
         """The code of the label of records; `UNKNOWN` for those without a version."""
@@ -98,7 +104,12 @@ def windows_of(
     `now_ms`: when the micro-batch was scored.
     """
     rows = _rows_of_records(outcome)
-    return [_windows_of_part(outcome, part, labels, rows, now_ms, minute) for part in parts]
+    bins = latency_bins([stamp for part in parts for stamp in part.timestamps], now_ms)
+    ends = [*accumulate(len(part.timestamps) for part in parts)]
+    return [
+        _windows_of_part(outcome, part, labels, rows, bins[end - len(part.timestamps) : end], minute)
+        for part, end in zip(parts, ends, strict=True)
+    ]
 
 
 def _rows_of_records(outcome: Outcome) -> NDArray[np.int64] | None:
@@ -116,14 +127,13 @@ def _windows_of_part(
     part: CountedPart,
     labels: Labels,
     rows: NDArray[np.int64] | None,
-    now_ms: float,
+    bins: NDArray[np.intp],
     minute: int,
 ) -> dict[int, WindowStats]:
     span = slice(part.span.start, part.span.stop)
     codes = labels.of(span)
-    present = dict(labels.present(codes))
-    errors = _errors(outcome, part.span, labels)
-    bins = latency_bins(part.timestamps, now_ms)
+    present = {labels.only: len(codes)} if labels.only is not None and len(codes) else dict(labels.present(codes))
+    errors = _errors(outcome, part.span, labels) if outcome.failures else {}
     windows = {}
     for code, requests in present.items():
         own = None if requests == len(codes) else codes == code
@@ -146,6 +156,8 @@ def _scored_rows(
     outcome: Outcome, span: range, rows: NDArray[np.int64] | None, requests: int, own: NDArray[np.bool_] | None
 ) -> int:
     """Rows of the records that did not fail."""
+    if rows is None and not outcome.failures:
+        return requests
     failed = np.zeros(len(span), np.bool_)
     for index in outcome.failures:
         if index in span:

@@ -25,6 +25,8 @@ from inferd.schemas.monitoring import (
 )
 from inferd.streams.inference import FeatureSchema, Inputs, Table
 
+BLOCK_ROWS = 1_024
+"""Rows that are counted at a time, so that they stay in the processor's cache."""
 CATEGORY_CHARS_MAX = 256
 """Longer texts have no bin."""
 
@@ -68,12 +70,12 @@ class FeatureCounter:
         numbers = [(c, f) for c, f in known if isinstance(f, NumberBaseline) and c.in_matrix and c.categories is None]
         self._numbers = [column.name for column, _ in numbers]
         self._places = np.array([column.place for column, _ in numbers], np.intp)
-        widest = max((len(feature.edges) for _, feature in numbers), default=0)
-        padded = [[*feature.edges, *[np.inf] * (widest - len(feature.edges))] for _, feature in numbers]
-        self._edges = np.array(padded, np.float64).reshape(len(numbers), widest).T.copy()
+        # Bin 0 is below the least value, and the last one of a feature above the largest.
+        edges = [[feature.low, *feature.edges, np.nextafter(feature.high, np.inf)] for _, feature in numbers]
+        widest = max(map(len, edges), default=0)
+        padded = [[*of_feature, *[np.inf] * (widest - len(of_feature))] for of_feature in edges]
+        self._edges = np.array(padded, np.float64).reshape(len(numbers), widest).T[:, :, np.newaxis].copy()
         self._bins = [len(feature.counts) for _, feature in numbers]
-        self._low = np.array([feature.low for _, feature in numbers], np.float64)
-        self._high = np.array([feature.high for _, feature in numbers], np.float64)
         self._coded = [
             (column.name, column.place, *_bins_of_codes(column.categories, feature))
             for column, feature in known
@@ -87,31 +89,63 @@ class FeatureCounter:
 
     def count(self, inputs: Inputs) -> Features:
         """The counts of all rows."""
-        matrix = _matrix(inputs)
-        found = self._count_numbers(matrix)
-        for name, place, bins, width in self._coded:
-            found[name] = _count_codes(matrix[:, place], bins, width)
-        if isinstance(inputs, Table):
-            for name, place, known in self._valued:
-                found[name] = _count_values(inputs.values[:, place].tolist(), known)
-        return Features(self.revision, len(inputs), found)
+        (found,) = self.count_groups(inputs, np.zeros(len(inputs), np.intp), 1)
+        return found
 
-    def _count_numbers(self, matrix: NDArray[np.float64]) -> dict[str, FeatureStats]:
+    def count_groups(self, inputs: Inputs, groups: NDArray[np.intp], number: int) -> list[Features]:
+        """The counts of the rows of each group; `groups`: intp (rows,), the group of each row."""
+        matrix = _matrix(inputs)
+        found = self._count_numbers(matrix, groups, number)
+        rows = np.bincount(groups, minlength=number).tolist()
+        for group in range(number) if self._coded or self._valued else ():
+            chosen = groups == group
+            for name, place, bins, width in self._coded:
+                found[group][name] = _count_codes(matrix[chosen, place], bins, width)
+            if isinstance(inputs, Table):
+                for name, place, known in self._valued:
+                    found[group][name] = _count_values(inputs.values[chosen, place].tolist(), known)
+        return [Features(self.revision, count, by_name) for count, by_name in zip(rows, found, strict=True)]
+
+    def _count_numbers(
+        self, matrix: NDArray[np.float64], groups: NDArray[np.intp], number: int
+    ) -> list[dict[str, FeatureStats]]:
         if not self._numbers:
-            return {}
+            return [{} for _ in range(number)]
+        features, width = len(self._numbers), len(self._edges) + 2
+        counts = np.zeros(number * features * width, np.int64)
+        for start in range(0, len(matrix), BLOCK_ROWS):
+            block = slice(start, start + BLOCK_ROWS)
+            places = self._places_of(matrix[block], width) + groups[block] * (features * width)
+            counts += np.bincount(places.ravel(), minlength=len(counts))
+        missing = width - 1
+        return [
+            {
+                name: _stats(of_bins, used, missing)
+                for name, used, of_bins in zip(self._numbers, self._bins, of_features, strict=True)
+            }
+            for of_features in counts.reshape(number, features, width).tolist()
+        ]
+
+    def _places_of(self, matrix: NDArray[np.float64], width: int) -> NDArray[np.intp]:
+        """The bin of each value, with `width` bins for each feature: intp (features, rows)."""
         # All features at once: a call for each would take longer than the comparisons.
-        columns = matrix if len(self._places) == matrix.shape[1] else matrix[:, self._places]
-        bins = np.zeros(columns.shape, np.int64)
+        columns = np.ascontiguousarray(matrix.T if len(self._places) == matrix.shape[1] else matrix.T[self._places])
+        bins, above = np.zeros(columns.shape, np.uint8), np.empty(columns.shape, np.bool_)
         for edges in self._edges:
-            bins += columns >= edges
-        width = len(self._edges) + 1
-        bins += np.arange(len(self._numbers)) * width
-        counts = np.bincount(bins.ravel(), minlength=len(self._numbers) * width).reshape(-1, width)
-        missing = np.isnan(columns).sum(axis=0)
-        counts[:, 0] -= missing  # what is not a number is not above any edge
-        outside = (columns < self._low).sum(axis=0) + (columns > self._high).sum(axis=0)
-        rows = zip(self._numbers, self._bins, counts.tolist(), missing.tolist(), outside.tolist(), strict=True)
-        return {name: FeatureStats(of_bins[:used], lost, out) for name, used, of_bins, lost, out in rows}
+            np.greater_equal(columns, edges, out=above)
+            bins += above.view(np.uint8)
+        if np.isnan(columns, out=above).any():
+            bins += above.view(np.uint8) * np.uint8(width - 1)
+        places: NDArray[np.intp] = bins + (np.arange(len(bins)) * width)[:, np.newaxis]
+        return places
+
+
+def _stats(of_bins: list[int], used: int, missing: int) -> FeatureStats:
+    """Values out of range belong to the first and last bin."""
+    counts, below, above = of_bins[1 : 1 + used], of_bins[0], of_bins[used + 1]
+    counts[0] += below
+    counts[-1] += above
+    return FeatureStats(counts, of_bins[missing], below + above)
 
 
 def _identity(value: Any) -> tuple[bool, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -215,31 +215,43 @@ class Monitor:
         self, found: Sequence[dict[int, WindowStats]], parts: Sequence[CountedPart], outcome: Outcome, labels: Labels
     ) -> None:
         """Adds the features and predictions of all rows to the windows of their parts."""
+        ends = np.array([part.span.stop for part in parts])
         for scored in outcome.scored:
+            if not len(scored.inputs):
+                continue
             counters = self._counters_of(scored.model)
-            if counters.features is None and len(scored.inputs):
+            if counters.features is None:
                 self._learn(scored, np.arange(len(scored.inputs)))
-            codes = labels.of(scored.indexes)
-            for windows, part in zip(found, parts, strict=True):
-                for code, rows in _rows_of_part(scored, part.span, codes, labels):
-                    self._count(windows, code, counters, scored, rows)
+            indexes = np.asarray(scored.indexes, np.intp)
+            in_parts = np.searchsorted(ends, indexes, side="right")
+            keys = in_parts * labels.count + labels.of(indexes)
+            present, groups = _grouped(keys)
+            if len(scored.inputs) != len(indexes):
+                groups = np.repeat(groups, scored.counts)
+            self._count_groups(found, present, labels.count, counters, scored, groups)
 
-    def _count(
+    def _count_groups(
         self,
-        windows: dict[int, WindowStats],
-        code: int,
+        found: Sequence[dict[int, WindowStats]],
+        present: Sequence[int],
+        width: int,
         counters: _Counters,
         scored: ScoredRows,
-        rows: slice | NDArray[np.bool_],
+        groups: NDArray[np.intp],
     ) -> None:
-        window = windows[code]
-        features = counters.features.count(scored.inputs[rows]) if counters.features is not None else Features()
-        predictions = counters.predictions.count(scored.arrays, rows)
-        counted = WindowStats(
-            model_id=window.model_id, version=window.version, minute=window.minute, variant=window.variant,
-            alias_revision=window.alias_revision, predictions=predictions, features=features,
-        )  # fmt: skip
-        windows[code] = merge(window, counted)
+        features = [Features()] * len(present)
+        if counters.features is not None:
+            features = counters.features.count_groups(scored.inputs, groups, len(present))
+        for group, (key, counted) in enumerate(zip(present, features, strict=True)):
+            part, code = divmod(key, width)
+            rows = slice(None) if len(present) == 1 else groups == group
+            predictions = counters.predictions.count(scored.arrays, rows)
+            window = found[part][code]
+            found[part][code] = msgspec.structs.replace(
+                window,
+                features=window.features.plus(counted) if window.features.rows else counted,
+                predictions=window.predictions.plus(predictions) if window.predictions.counts else predictions,
+            )
 
     def _sample_rows(self, outcome: Outcome, labels: Labels) -> None:
         """Holds some rows of each version, which are counted together later."""
@@ -341,15 +353,10 @@ def _places(scored: ScoredRows) -> NDArray[np.intp]:
     return np.repeat(np.arange(len(scored.counts)), scored.counts)
 
 
-def _rows_of_part(
-    scored: ScoredRows, span: range, codes: NDArray[np.int64], labels: Labels
-) -> Iterator[tuple[int, slice | NDArray[np.bool_]]]:
-    """The rows of a part, by the code of their label."""
-    indexes = np.asarray(scored.indexes, np.intp)
-    inside = (indexes >= span.start) & (indexes < span.stop)
-    for code, requests in labels.present(codes[inside]):
-        if requests == len(indexes):
-            yield code, slice(None)
-        else:
-            chosen = inside & (codes == code)
-            yield code, chosen if len(scored.inputs) == len(indexes) else np.repeat(chosen, scored.counts)
+def _grouped(keys: NDArray[np.int64]) -> tuple[list[int], NDArray[np.intp]]:
+    """The keys that occur, and for each place which of them it has. There are few."""
+    counts = np.bincount(keys)
+    present = np.flatnonzero(counts)
+    places = np.zeros(len(counts), np.intp)
+    places[present] = np.arange(len(present))
+    return present.tolist(), places[keys]
