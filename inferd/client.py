@@ -14,6 +14,7 @@ from typing import Any, Self
 from inferd.capture import read_captured
 from inferd.cluster import Cluster
 from inferd.jobs import JobOptions, JobRow, Jobs, OnProgress, rows_of
+from inferd.labels import send_labels
 from inferd.models import Author, ModelChanges, ModelList, ModelLog
 from inferd.monitoring import DriftReport, WindowLog
 from inferd.predictions import Call, Exchange, PendingRequests, SentCall, sent_ahead
@@ -24,6 +25,7 @@ from inferd.schemas.codecs import MSGPACK, codec_named
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.headers import ROW_ERRORS, RawHeaders
 from inferd.schemas.jobs import ChunkResult, JobStatus
+from inferd.schemas.labels import Label
 from inferd.schemas.limits import DEFAULT_LIMITS, Limits
 from inferd.schemas.models import (
     Alias,
@@ -386,6 +388,12 @@ class Client:
     async def models(self, *, timeout_s: float = TIMEOUT_S) -> ModelList:
         """Versions, aliases and undecodable records of the `models` topic."""
         return await self._model_log.read(timeout_s)
+
+    async def send_labels(self, labels: Iterable[Label] | AsyncIterable[Label]) -> int:
+        """Sends what was true of requests, by their ids; returns how many labels once all are acknowledged. Workers
+        join them with predictions if `INFERD_LABELS_WINDOW_S` is above 0. `InvalidValueError` for an invalid label:
+        those before it are sent."""
+        return await send_labels(self._cluster, labels, self._limits)
 
     async def captured(self, model: str, *, since: datetime | None = None) -> AsyncGenerator[CapturedRequest, None]:
         """Captured requests to a model `name`, or to a version `name:version`, that are in the topic now, partition by

@@ -25,6 +25,7 @@ from inferd.routes import Start
 from inferd.schemas.capture import CapturedRequest
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.jobs import ChunkResult, JobStatus
+from inferd.schemas.labels import Label
 from inferd.schemas.models import Alias, AliasTarget, Manifest
 from inferd.schemas.monitoring import Baseline, WindowStats
 from inferd.schemas.requests import Output, Prediction, Result
@@ -178,6 +179,10 @@ class SyncClient:
     def job_result_chunks(self, job_id: str, from_row: int = 0) -> Iterator[ChunkResult]:
         """Like `Client.job_result_chunks`."""
         return self._iterate(self._client.job_result_chunks(job_id, from_row))
+
+    def send_labels(self, labels: Iterable[Label]) -> int:
+        """Like `Client.send_labels`."""
+        return self._wait(self._client.send_labels(labels))
 
     def captured(self, model: str, *, since: datetime | None = None) -> Iterator[CapturedRequest]:
         """Like `Client.captured`."""

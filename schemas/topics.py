@@ -21,6 +21,8 @@ Stream = Literal[
     "routes",
     "model-stats",
     "capture",
+    "labels",
+    "to-label",
     "shadow-results",
     "rollouts",
     "rollout-status",
@@ -28,6 +30,8 @@ Stream = Literal[
 DEFAULT_TENANT = "default"
 """The tenant of settings and clients that name none."""
 STREAMS: tuple[Stream, ...] = get_args(Stream)
+LABEL_STREAMS: tuple[Stream, ...] = ("labels", "to-label")
+"""Topics of one owner for each partition, which joins labels and predictions."""
 LIFECYCLE_STREAMS: tuple[Stream, ...] = ("model-stats", "rollouts")
 """Topics about models in production, with one partition: whoever owns it owns that of the others."""
 

@@ -21,13 +21,13 @@ from aiokafka.errors import KafkaError
 from inferd.schemas.topics import TenantTopics
 from inferd.streams.connection import client_options
 from inferd.streams.kafka import (
-    ALL,
     Right,
     TopicsError,
     TopicState,
     describe_missing,
     ensure_topics,
     missing_rights,
+    read_streams,
     worker_rights,
 )
 from inferd.streams.settings import StreamSettings
@@ -197,7 +197,7 @@ class Admission:
 
     def _lane_topics(self, tenant: str) -> frozenset[str]:
         topics = TenantTopics(self._settings.namespace, tenant)
-        return frozenset(map(topics.name, ALL))
+        return frozenset(map(topics.name, read_streams(self._settings)))
 
     def _only(self, *tenants: str) -> StreamSettings:
         return replace(self._settings, tenants=tenants)

@@ -3,40 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from aiokafka import TopicPartition
 
 from inferd.schemas.capture import HEADERS, CapturedRequest, encode_captured
 from inferd.schemas.headers import ALIAS_REVISION, VARIANT
-from inferd.schemas.requests import default_id
-from inferd.streams.inference import Outcome, Record, ScoredRows, key_digests
+from inferd.streams.inference import Outcome, ScoredRows, key_digests
 from inferd.streams.kafka import Destinations, Outgoing
 from inferd.streams.lane import OutputBatch
+from inferd.streams.recording import Part
 
 LATE_MAX = 1_000
 """Maximum captured HTTP requests that wait for the next output batch of a partition."""
 SALT = b"capture "
 """Before the ids that are hashed: a share of the ids is then no share of a split, which hashes them too."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Records of one partition in a micro-batch."""
-
-    span: range
-    """Their indexes in the outcome."""
-    number: int
-    """Of the partition."""
-    records: Sequence[Record]
-    output: OutputBatch | None
-    """None for HTTP requests."""
-
-    def record(self, index: int) -> Record:
-        """The record at an index of the outcome."""
-        return self.records[index - self.span.start]
 
 
 class Capture:
@@ -56,9 +38,10 @@ class Capture:
         self.refused = 0
         """Requests that are not captured, because their records are too large for the topic."""
 
+    def outputs(self, number: int) -> Iterable[TopicPartition]:
+        yield self._partition_of(number)
+
     def add(self, parts: Sequence[Part], outcome: Outcome, now_ms: int) -> None:
-        """Adds captured requests to the output of their partitions. Records of `outcome` that are in no part are not
-        captured, because they will be processed again."""
         part_of = {index: part for part in parts for index in part.span}
         for scored in outcome.scored:
             chosen = self._chosen(scored, part_of, outcome)
@@ -75,11 +58,10 @@ class Capture:
                     self._write(part.number, part.output, outgoing)
 
     def add_late(self, number: int, output: OutputBatch) -> None:
-        """Adds captured HTTP requests to an output of partition `number`."""
         while self._late:
             self._write(number, output, self._late.popleft())
 
-    def partition_of(self, number: int) -> TopicPartition:
+    def _partition_of(self, number: int) -> TopicPartition:
         """Where requests of partition `number` are captured."""
         return TopicPartition(self.topic, number % max(1, self._destinations[self.topic].partitions))
 
@@ -90,7 +72,9 @@ class Capture:
         ]
         if not places:
             return []
-        ids = [scored.ids[place] or _default_id(scored.indexes[place], part_of) for place in places]
+        ids = [
+            scored.ids[place] or part_of[scored.indexes[place]].default_id(scored.indexes[place]) for place in places
+        ]
         digests = key_digests([SALT + each.encode() for each in ids]).astype(np.float64)
         return [(places[at], ids[at]) for at in np.flatnonzero(digests < self.share * 2.0**64).tolist()]
 
@@ -101,12 +85,7 @@ class Capture:
             return
         self.written += 1
         output.tally.bytes_out += len(outgoing[1] or b"")
-        output.add(*self.partition_of(number), outgoing)
-
-
-def _default_id(index: int, part_of: Mapping[int, Part]) -> str:
-    part = part_of[index]
-    return default_id(part.number, part.record(index).offset)
+        output.add(*self._partition_of(number), outgoing)
 
 
 def _captured(

@@ -13,13 +13,14 @@ from aiokafka import TopicPartition
 
 from inferd.schemas.protocols import Exchanges
 from inferd.schemas.routes import Route
-from inferd.schemas.topics import LIFECYCLE_STREAMS, Stream, TenantTopics
+from inferd.schemas.topics import LABEL_STREAMS, LIFECYCLE_STREAMS, Stream, TenantTopics
 from inferd.streams.admission import Admission
 from inferd.streams.capture import Capture
 from inferd.streams.inference import Scorer
 from inferd.streams.jobs.composition import TenantJobs, compose_jobs
 from inferd.streams.jobs.reader import RecordReader
 from inferd.streams.kafka import Destinations, TopicWatch, unit_of
+from inferd.streams.labels import TenantLabels, compose_labels
 from inferd.streams.lane import (
     AtLeastOnce,
     ByTopic,
@@ -34,6 +35,7 @@ from inferd.streams.lifecycle import TenantLifecycle, compose_lifecycle
 from inferd.streams.models.follower import ModelFollower
 from inferd.streams.monitoring import Monitor
 from inferd.streams.prediction_runner import PredictionRunner
+from inferd.streams.recording import Recorder
 from inferd.streams.requests import BatchScoring, BatchSizer, CacheTable, RequestProcessor
 from inferd.streams.rollouts import MEASURED, RolloutProcessor, RolloutStore
 from inferd.streams.routes import (
@@ -53,7 +55,7 @@ from inferd.streams.state import LaneTable, make_table
 from inferd.streams.tasks import OnCrash, Slices
 from inferd.streams.telemetry import LaneMeasures
 
-OWNER_STREAMS: tuple[Stream, ...] = ("jobs", "job-results", *LIFECYCLE_STREAMS)
+OWNER_STREAMS: tuple[Stream, ...] = ("jobs", "job-results", *LIFECYCLE_STREAMS, *LABEL_STREAMS)
 """Topics whose owners have state that only they may write."""
 
 
@@ -66,14 +68,26 @@ class TenantParts:
     lifecycle: TenantLifecycle
     rollouts: RolloutProcessor
     monitor: Monitor
+    capture: Capture | None
+    """None if no requests are captured."""
+    labels: TenantLabels | None
+    """None if predictions do not wait for labels."""
+
+    @property
+    def recorders(self) -> Sequence[Recorder]:
+        """What writes records beside the results of requests and routes."""
+        labels = self.labels.predictions if self.labels is not None else None
+        return [recorder for recorder in (self.capture, labels) if recorder is not None]
 
     @property
     def processors(self) -> Sequence[Processor]:
-        return (self.requests, *self.jobs.processors, *self.lifecycle.processors, self.rollouts)
+        labels = self.labels.processors if self.labels is not None else ()
+        return (self.requests, *self.jobs.processors, *self.lifecycle.processors, self.rollouts, *labels)
 
     @property
     def tables(self) -> Sequence[LaneTable]:
-        return (*self.requests.tables, self.jobs.owned.table, *self.lifecycle.tables)
+        labels = (self.labels.store.table,) if self.labels is not None else ()
+        return (*self.requests.tables, self.jobs.owned.table, *self.lifecycle.tables, *labels)
 
 
 def compose_shadows(settings: StreamSettings, follower: ModelFollower, destinations: Destinations) -> Shadows:
@@ -110,8 +124,6 @@ def compose_tenants(
         scoring = BatchScoring(measures, BatchSizer(settings.lane), runner, time.time)
         requests = RequestProcessor(names, scorer, settings.worker_id, destinations, scoring, predictions)
         requests.tracing, requests.on_demand = measures.tracing, follower.on_demand
-        if settings.capture_share:
-            requests.capture = Capture(names.name("capture"), settings.capture_share, destinations)
         requests.monitor = monitor = Monitor(
             names.name("model-stats"), settings.monitor.mode, partial(follower.baseline, tenant), names.name("models")
         )
@@ -128,7 +140,15 @@ def compose_tenants(
         owned.slices = slices
         measured = MEASURED if settings.monitor.mode != "off" else ()
         rollouts = RolloutProcessor(lifecycle.context, owned, lifecycle.windows, follower.of(tenant), measured)
-        parts[tenant] = TenantParts(requests, jobs, lifecycle, rollouts, monitor)
+        capture = labels = None
+        if settings.capture_share:
+            capture = Capture(names.name("capture"), settings.capture_share, destinations)
+        if settings.labels_window_s:
+            labels_table = make_table(app, settings, tenant, "labels", directory)
+            labels = compose_labels(settings, tenant, labels_table, destinations)
+            labels.store.slices = slices
+        parts[tenant] = TenantParts(requests, jobs, lifecycle, rollouts, monitor, capture, labels)
+        requests.recorders = parts[tenant].recorders
     return parts
 
 
@@ -166,7 +186,7 @@ def compose_routes(
             topics=names, worker_id=settings.worker_id, measures=measures, destinations=destinations,
             partitions_of=topics.partitions_of,
             predictions=tenants[names.tenant].requests.predictions,
-            capture=tenants[names.tenant].requests.capture, on_demand=follower.on_demand,
+            recorders=tenants[names.tenant].recorders, on_demand=follower.on_demand,
             shadows=inputs.shadows,
             monitor=tenants[names.tenant].monitor,
         )  # fmt: skip

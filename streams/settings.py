@@ -147,6 +147,8 @@ class StreamSettings:
     """Where routes find and register schemas."""
     capture_share: float = 0.0
     """Share of the requests that are captured with their features and outputs, 0 to 1."""
+    labels_window_s: float = 0.0
+    """How long predictions wait for the labels of their requests; 0: they do not."""
     predict_threads: int = 1
     kernels: Kernels = "auto"
     """`auto`: compiled kernels read rows and score models, as far as they cover them; `off`: they are not used."""

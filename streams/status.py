@@ -16,6 +16,7 @@ from inferd.streams.composition import TenantParts
 from inferd.streams.connection import setting_name, why_unreachable
 from inferd.streams.inference import Version, accelerated, scores_batches
 from inferd.streams.inference.cache import CacheSnapshot
+from inferd.streams.labels import OUTCOMES
 from inferd.streams.lane import Lane, Partition
 from inferd.streams.models.follower import ModelFollower
 from inferd.streams.routes import RouteService
@@ -102,6 +103,11 @@ def take_snapshot(streams: StreamsView, phase: Phase, phase_for_s: float) -> Str
         cache=_caches(streams),
         jobs=tuple(_jobs(tenant, parts) for tenant, parts in streams.tenants.items()),
         capture=_capture(streams),
+        labels={
+            tenant: dict.fromkeys(OUTCOMES, 0) | dict(parts.labels.outcomes)
+            for tenant, parts in streams.tenants.items()
+            if parts.labels is not None
+        },
         restoring=lane.restoring if lane is not None else None,
         restored_records=lane.restored_records if lane is not None else 0,
         direct=measures.direct.snapshot(),
@@ -191,7 +197,7 @@ def _tenants(streams: StreamsView) -> tuple[TenantSnapshot, ...]:
 
 
 def _capture(streams: StreamsView) -> tuple[CaptureSnapshot, ...]:
-    captures = [(tenant, parts.requests.capture) for tenant, parts in streams.tenants.items()]
+    captures = [(tenant, parts.capture) for tenant, parts in streams.tenants.items()]
     return tuple(CaptureSnapshot(tenant, of.share, of.written, of.refused) for tenant, of in captures if of is not None)
 
 

@@ -41,6 +41,7 @@ COMMANDS = {
         "inferd.daemon.cli.jobs.commands:jobs", "Score a file as a batch job: submit, watch, read the results."
     ),
     "routes": CommandInfo("inferd.daemon.cli.routes:routes", "Score topics that exist, in their own format."),
+    "labels": CommandInfo("inferd.daemon.cli.labels:labels", "Send what was true of requests."),
     "capture": CommandInfo("inferd.daemon.cli.capture:capture", "Export captured requests with their features."),
     "dead-letters": CommandInfo("inferd.daemon.cli.dead_letters:dead_letters", "List and show rejected records."),
     "doctor": CommandInfo("inferd.daemon.cli.doctor:doctor", "Check broker, topics, models and this machine."),

@@ -58,6 +58,7 @@ OffsetReset = Literal["earliest", "latest"]
 
 _LANE, _GROUP, _TOPICS, _TRIAL, _LIMITS = LaneSettings(), GroupSettings(), TopicSettings(), TrialSettings(), Limits()
 _CACHE, _MODELS, _MONITOR = CacheSettings(), ModelSettings(), MonitorSettings()
+_LABELS_WINDOW_S = 0.0  # each prediction is a record more
 _CAPTURE_SHARE = 0.0  # captured requests hold values of features
 _CLASS_NAME = kind.text(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", "a class with its module, such as mypackage.MyServer")
 _GROUP_TEXT = kind.text(r"[A-Za-z0-9._-]{1,200}", "1 to 200 of A-Z a-z 0-9 . _ -")
@@ -263,6 +264,13 @@ class Settings:
         kind.number(0, 1),
         _CAPTURE_SHARE,
         "Share of the requests that are captured in `<tenant>.capture`, with the values of their features.",
+        "Processing",
+    )
+
+    labels_window_s: float = setting(
+        kind.number(0, 90 * 86_400),
+        _LABELS_WINDOW_S,
+        "How long predictions wait for labels in `<tenant>.labels`; 0: they do not, and labels are not read.",
         "Processing",
     )
 
@@ -681,6 +689,7 @@ class Settings:
             reply_to_allowed=self.reply_to_allowed,
             schema_registry=self.schema_registry(),
             capture_share=self.capture_share,
+            labels_window_s=self.labels_window_s,
             predict_threads=self.predict_threads,
             kernels=self.kernels,
             url=self.http_advertised_url or url or NO_URL,

@@ -149,6 +149,12 @@ def of_caches(name: str, type_: MetricType, meaning: str, value: Callable[[Cache
     return MetricInfo(name, type_, ("tenant", "model", "version"), meaning, read)
 
 
+def labels(scrape: Scrape) -> Samples:
+    """Labels by tenant and outcome."""
+    found = scrape.snapshot.labels if scrape.snapshot else {}
+    return [((tenant, outcome), count) for tenant, counts in found.items() for outcome, count in counts.items()]
+
+
 def of_capture(name: str, meaning: str, value: Callable[[CaptureSnapshot], float]) -> MetricInfo:
     """A counter of captured requests with a sample per tenant."""
 

@@ -9,6 +9,7 @@ from inferd.daemon.telemetry.metric_readers import (
     dangling_aliases,
     ended_rollouts,
     errors,
+    labels,
     live_rollouts,
     model_kernels,
     model_states,
@@ -262,6 +263,13 @@ METRICS: tuple[MetricInfo, ...] = (
         " fills. Negative: the cache costs more than it saves. Absent until 1,000 rows were looked up and 1,000 were"
         " predicted.",
         lambda c: c.saved_s,
+    ),
+    MetricInfo(
+        "inferd_labels_total",
+        "counter",
+        ("tenant", "outcome"),
+        "Labels: joined with a prediction, unmatched, repeated, or invalid for their prediction.",
+        labels,
     ),
     of_capture("inferd_captured_total", "Requests captured in `<tenant>.capture`.", lambda c: c.captured),
     of_capture(

@@ -68,6 +68,10 @@ _STREAMS: Mapping[Stream, _Stream] = {
     "model-stats": _Stream(
         "What each model version scored, minute by minute.", messages.MODEL_STATS, ("send", "receive"), internal=True
     ),
+    "labels": _Stream("What was true of requests, known later.", messages.LABELS, ("receive", "send")),
+    "to-label": _Stream(
+        "Predictions that wait for their labels.", messages.TO_LABEL, ("send", "receive"), internal=True
+    ),
     "capture": _Stream(
         "A share of the requests, with the values of their features and the outputs.", messages.CAPTURE, ("send",)
     ),

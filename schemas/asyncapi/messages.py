@@ -24,6 +24,7 @@ from inferd.schemas.headers import (
     VARIANT,
 )
 from inferd.schemas.jobs import JOB_MESSAGES, Barrier, BarrierResult, Chunk, JobStatus
+from inferd.schemas.labels import Label, ToLabel
 from inferd.schemas.models import Alias, Manifest
 from inferd.schemas.monitoring import Baseline, WindowStats
 from inferd.schemas.open_inference import NamedRequest
@@ -475,6 +476,24 @@ MODEL_STATS: tuple[Message, ...] = (
         content_type=MSGPACK.content_type,
     ),
 )
+LABELS: tuple[Message, ...] = (
+    Message(
+        name="label",
+        summary="What was true of a request: a number or a class label; a list of them for a request of several rows.",
+        payload=Label,
+        key="the id of the request; any other key costs a copy to the partition of the id",
+        examples=(Example(payload={"id": "r-1", "label": 1, "weight": 0.5}),),
+    ),
+)
+TO_LABEL: tuple[Message, ...] = (
+    Message(
+        name="predictionToLabel",
+        summary="The prediction for a request, which waits for its label.",
+        payload=ToLabel,
+        key="the id of the request",
+        content_type=MSGPACK.content_type,
+    ),
+)
 CAPTURE: tuple[Message, ...] = (
     Message(
         name="capturedRequest",
@@ -523,6 +542,6 @@ SHADOW_RESULTS: tuple[Message, ...] = (
 MESSAGES: tuple[Message, ...] = (
     *REQUESTS, *RESULTS, *DEAD_LETTERS, *JOBS, *JOB_STATUS, *JOB_RESULTS, *JOB_CHUNKS, *MODELS, *BASELINES, *ARTIFACTS,
     *ROUTES,
-    *MODEL_STATS, *ROLLOUTS, *ROLLOUT_STATUS, *CAPTURE, *SHADOW_RESULTS,
+    *MODEL_STATS, *ROLLOUTS, *ROLLOUT_STATUS, *CAPTURE, *LABELS, *TO_LABEL, *SHADOW_RESULTS,
 )  # fmt: skip
 """All of them."""

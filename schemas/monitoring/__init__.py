@@ -38,6 +38,7 @@ from inferd.schemas.monitoring.histograms import (
     latency_bound_ms,
     latency_quantile_ms,
 )
+from inferd.schemas.monitoring.quality import SCORE_BINS, Quality, Task, of_class, of_number, of_probability
 from inferd.schemas.monitoring.window import (
     WINDOW_S,
     Features,
@@ -58,6 +59,7 @@ __all__ = [
     "LOG_BINS",
     "LOG_BINS_PER_DOUBLING",
     "LOG_LEAST_EXPONENT",
+    "SCORE_BINS",
     "UNIT_BINS",
     "WINDOW_BYTES_MAX",
     "WINDOW_S",
@@ -73,8 +75,10 @@ __all__ = [
     "Features",
     "NumberBaseline",
     "Predictions",
+    "Quality",
     "Scale",
     "Source",
+    "Task",
     "Variant",
     "WindowStats",
     "added",
@@ -90,6 +94,9 @@ __all__ = [
     "latency_quantile_ms",
     "merge",
     "merged",
+    "of_class",
+    "of_number",
+    "of_probability",
     "prediction_distance",
     "psi",
 ]

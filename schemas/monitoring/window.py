@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from inferd.schemas.monitoring.histograms import LATENCY_BINS, LOG_BINS, Scale, added
+from inferd.schemas.monitoring.quality import Quality
 from inferd.schemas.requests import NAME_PATTERN
 
 Variant = Literal["champion", "canary", "shadow"]
@@ -108,6 +109,8 @@ class WindowStats(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
     """Rows of a shadow that were compared with the champion's."""
     differing: Count = 0
     """Those of them whose predictions differ."""
+    quality: Quality = Quality()
+    """By the labels that came later."""
 
     @property
     def failed(self) -> int:
@@ -139,6 +142,7 @@ def merge(first: WindowStats, second: WindowStats) -> WindowStats:
         features=first.features.plus(second.features),
         compared=first.compared + second.compared,
         differing=first.differing + second.differing,
+        quality=first.quality.plus(second.quality),
     )
 
 

@@ -21,13 +21,13 @@ from inferd.streams.kafka.producer import (
 from inferd.streams.kafka.record_batches import UnreadableLogError, install_batch_checks
 from inferd.streams.kafka.retention_gaps import RetentionGaps
 from inferd.streams.kafka.rights import (
-    ALL,
     Operation,
     Right,
     describe_missing,
     describe_rights,
     grant_commands,
     http_rights,
+    read_streams,
     worker_rights,
 )
 from inferd.streams.kafka.rights_check import is_denied, missing_rights
@@ -58,7 +58,6 @@ from inferd.streams.kafka.transactions import (
 )
 
 __all__ = [
-    "ALL",
     "REFRESH_INTERVAL_S",
     "UNCHECKED",
     "Destinations",
@@ -99,6 +98,7 @@ __all__ = [
     "producer_options",
     "raise_rejections",
     "read_positions",
+    "read_streams",
     "read_topics",
     "repeat_transaction_result",
     "result_record_bytes_max",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, get_args
 
-TableName = Literal["predictions", "jobs", "model-windows", "rollouts"]
+TableName = Literal["predictions", "jobs", "model-windows", "rollouts", "labels"]
 TABLE_NAMES: tuple[TableName, ...] = get_args(TableName)
 
 LIFECYCLE_TABLES: tuple[TableName, ...] = ("model-windows", "rollouts")

@@ -12,9 +12,9 @@ from typing import Literal
 from aiokafka import TopicPartition
 
 from inferd.schemas.connection import KafkaConnection
-from inferd.schemas.topics import LIFECYCLE_STREAMS, Stream, TenantTopics
+from inferd.schemas.topics import LABEL_STREAMS, LIFECYCLE_STREAMS, Stream, TenantTopics
 from inferd.streams.kafka.changelogs import TableName, changelog_name
-from inferd.streams.kafka.topic_checks import streams_of
+from inferd.streams.kafka.topic_checks import streams_of, tables_of
 from inferd.streams.kafka.transactions import unit_of
 from inferd.streams.settings import Guarantee, StreamSettings
 
@@ -24,8 +24,8 @@ Resource = Literal["topic", "group", "transactional-id"]
 
 REQUESTS: tuple[Stream, ...] = ("requests",)
 JOBS: tuple[Stream, ...] = ("jobs", "job-chunks", "job-results")
-ALL: tuple[Stream, ...] = (*REQUESTS, *JOBS, *LIFECYCLE_STREAMS)
-"""The topics that a lane reads."""
+ALL: tuple[Stream, ...] = (*REQUESTS, *JOBS, *LIFECYCLE_STREAMS, *LABEL_STREAMS)
+"""The topics that a lane may read."""
 READ_AND_WRITTEN: dict[Stream, tuple[tuple[Operation, ...], tuple[Stream, ...]]] = {
     "requests": (("READ",), REQUESTS),
     "results": (("WRITE",), REQUESTS),
@@ -39,6 +39,8 @@ READ_AND_WRITTEN: dict[Stream, tuple[tuple[Operation, ...], tuple[Stream, ...]]]
     "routes": (("READ",), ()),
     "model-stats": (("READ", "WRITE"), (*REQUESTS, *LIFECYCLE_STREAMS)),
     "capture": (("WRITE",), REQUESTS),
+    "labels": (("READ", "WRITE"), LABEL_STREAMS),
+    "to-label": (("READ", "WRITE"), (*REQUESTS, *LABEL_STREAMS)),
     "shadow-results": (("WRITE",), ()),
     "rollouts": (("READ",), LIFECYCLE_STREAMS),
     "rollout-status": (("WRITE",), ("rollouts",)),
@@ -49,9 +51,11 @@ CHANGELOGS: dict[TableName, tuple[Stream, ...]] = {
     "jobs": JOBS,
     "model-windows": LIFECYCLE_STREAMS,
     "rollouts": LIFECYCLE_STREAMS,
+    "labels": LABEL_STREAMS,
 }
 CHANGELOG_OPERATIONS: tuple[Operation, ...] = ("DESCRIBE", "READ", "WRITE")
 OWNERS: dict[Stream, tuple[Stream, ...]] = {JOBS[0]: JOBS, LIFECYCLE_STREAMS[0]: LIFECYCLE_STREAMS}
+"""Topics that are always processed in transactions, and those that stop without."""
 TRANSACTIONAL: dict[Guarantee, dict[Stream, tuple[Stream, ...]]] = {
     "at_least_once": OWNERS,
     "exactly_once": {"requests": REQUESTS, **OWNERS},
@@ -80,6 +84,12 @@ class Right:
         return f"{self.operation} on {self.resource} {self.name}"
 
 
+def read_streams(settings: StreamSettings) -> Sequence[Stream]:
+    """The topics of a tenant that a lane with these settings reads."""
+    used = streams_of(settings)
+    return [stream for stream in ALL if stream in used]
+
+
 def worker_rights(settings: StreamSettings, partitions: int | None = None) -> list[Right]:
     """Every right that a worker needs to serve its tenants; those of the group first.
 
@@ -87,7 +97,7 @@ def worker_rights(settings: StreamSettings, partitions: int | None = None) -> li
     """
     numbers = range(settings.topics.partitions if partitions is None else partitions)
     names = [TenantTopics(settings.namespace, tenant) for tenant in settings.tenants]
-    everything = frozenset(topics.name(stream) for topics in names for stream in ALL)
+    everything = frozenset(topics.name(stream) for topics in names for stream in read_streams(settings))
     group: list[Right] = [
         Right(operation, "group", settings.group.group_id, None, everything) for operation in ("DESCRIBE", "READ")
     ]
@@ -96,19 +106,25 @@ def worker_rights(settings: StreamSettings, partitions: int | None = None) -> li
 
 def _tenant_rights(settings: StreamSettings, topics: TenantTopics, numbers: range) -> Iterable[Right]:
     def right(operation: Operation, resource: Resource, name: str, stops: Collection[Stream]) -> Right:
-        return Right(operation, resource, name, topics.tenant, frozenset(map(topics.name, stops)))
+        stopped = frozenset(topics.name(stream) for stream in stops if stream in used)
+        return Right(operation, resource, name, topics.tenant, stopped)
 
-    for stream in streams_of(settings):
+    used = streams_of(settings)
+    for stream in used:
         operations, stops = READ_AND_WRITTEN[stream]
         for operation in ("DESCRIBE", *operations):
             yield right(operation, "topic", topics.name(stream), stops)
         yield right("DESCRIBE_CONFIGS", "topic", topics.name(stream), ())
-    for table, stops in CHANGELOGS.items():
+    for table in tables_of(settings):
+        stops = CHANGELOGS[table]
         changelog = changelog_name(settings.group.group_id, topics.tenant, table)
         for operation in CHANGELOG_OPERATIONS:
             yield right(operation, "topic", changelog, stops)
         yield right("DESCRIBE_CONFIGS", "topic", changelog, ())
-    for stream, stops in TRANSACTIONAL[settings.processing_guarantee].items():
+    transactional = TRANSACTIONAL[settings.processing_guarantee]
+    if settings.labels_window_s:
+        transactional = {**transactional, LABEL_STREAMS[0]: LABEL_STREAMS}
+    for stream, stops in transactional.items():
         for number in numbers if stream not in LIFECYCLE_STREAMS else range(1):
             unit = unit_of(TopicPartition(topics.name(stream), number))
             for operation in ("DESCRIBE", "WRITE"):

@@ -9,11 +9,12 @@ from typing import Literal
 from inferd.schemas.errors import ServerError
 from inferd.schemas.headers import PROPAGATED_BYTES_MAX
 from inferd.schemas.jobs import LABELS_BYTES_MAX
+from inferd.schemas.labels import LABEL_BYTES_MAX, TO_LABEL_BYTES_MAX
 from inferd.schemas.limits import Limits
 from inferd.schemas.monitoring import WINDOW_BYTES_MAX
 from inferd.schemas.rollouts import MESSAGE_BYTES_MAX
 from inferd.schemas.rollouts import STATUS_BYTES_MAX as ROLLOUT_STATUS_BYTES_MAX
-from inferd.schemas.topics import LIFECYCLE_STREAMS, STREAMS, Stream, TenantTopics
+from inferd.schemas.topics import LABEL_STREAMS, LIFECYCLE_STREAMS, STREAMS, Stream, TenantTopics
 from inferd.streams.jobs.state import state_bytes_max
 from inferd.streams.kafka.changelogs import (
     LIFECYCLE_TABLES,
@@ -96,7 +97,17 @@ class TopicsError(ServerError):
 
 def streams_of(settings: StreamSettings) -> Sequence[Stream]:
     """The topics of a tenant that workers with these settings use."""
-    return [stream for stream in STREAMS if stream != "capture" or settings.capture_share]
+    unused: set[Stream] = set()
+    if not settings.capture_share:
+        unused.add("capture")
+    if not settings.labels_window_s:
+        unused.update(LABEL_STREAMS)
+    return [stream for stream in STREAMS if stream not in unused]
+
+
+def tables_of(settings: StreamSettings) -> Sequence[TableName]:
+    """The tables of a tenant that workers with these settings use."""
+    return [table for table in TABLE_NAMES if table != "labels" or settings.labels_window_s]
 
 
 def topic_specs(settings: StreamSettings) -> list[TopicSpec]:
@@ -108,7 +119,7 @@ def _tenant_specs(tenant: str, settings: StreamSettings) -> Iterable[TopicSpec]:
     topics = settings.topics
     for stream in streams_of(settings):
         yield _spec(TenantTopics(settings.namespace, tenant), stream, topics, settings.limits)
-    for table in TABLE_NAMES:
+    for table in tables_of(settings):
         name = changelog_name(settings.group.group_id, tenant, table)
         config = changelog_config(table, settings.cache.ttl_max_s)
         follows = TenantTopics(settings.namespace, tenant).name("requests") if table == "predictions" else ""
@@ -131,15 +142,21 @@ def _changelog_bytes_max(table: TableName, limits: Limits) -> int:
             return WINDOW_BYTES_MAX + OTHER_BYTES
         case "rollouts":
             return ROLLOUT_STATUS_BYTES_MAX + OTHER_BYTES
+        case "labels":
+            return TO_LABEL_BYTES_MAX + OTHER_BYTES
         case "predictions":
             return 0  # an entry that is too large for its changelog is skipped
 
 
 def owner_partitions(settings: StreamSettings) -> dict[str, int]:
-    """Number of partitions that are used of topics whose owners have state: those of jobs and of the lifecycle."""
+    """Number of partitions that are used of topics whose owners have state: those of jobs, labels and
+    the lifecycle."""
     tenants = (TenantTopics(settings.namespace, tenant) for tenant in settings.tenants)
-    used = dict.fromkeys(JOB_STREAMS, settings.topics.partitions) | dict.fromkeys(LIFECYCLE_STREAMS, 1)
-    return {topics.name(stream): partitions for topics in tenants for stream, partitions in used.items()}
+    used = dict.fromkeys((*JOB_STREAMS, *LABEL_STREAMS), settings.topics.partitions) | dict.fromkeys(
+        LIFECYCLE_STREAMS, 1
+    )
+    streams = set(streams_of(settings))
+    return {topics.name(each): count for topics in tenants for each, count in used.items() if each in streams}
 
 
 def reply_specs(settings: StreamSettings) -> list[TopicSpec]:
@@ -189,6 +206,9 @@ _BYTES_MAX: Mapping[Stream, Callable[[Limits], int]] = {
     "model-artifacts": lambda limits: limits.artifact_part_bytes_max + OTHER_BYTES,
     "routes": lambda limits: limits.manifest_bytes_max + OTHER_BYTES,
     "model-stats": lambda _: WINDOW_BYTES_MAX + OTHER_BYTES,
+    "labels": lambda _: LABEL_BYTES_MAX + OTHER_BYTES,
+    # Predictions whose record is larger do not wait for labels.
+    "to-label": lambda _: 0,
     # Requests whose record is larger are not captured.
     "capture": lambda _: 0,
     "shadow-results": result_record_bytes_max,

@@ -42,7 +42,7 @@ from aiokafka.protocol.types import (
 )
 
 from inferd.schemas.connection import KafkaConnection
-from inferd.schemas.topics import LIFECYCLE_STREAMS
+from inferd.schemas.topics import LABEL_STREAMS, LIFECYCLE_STREAMS
 from inferd.streams.connection import client_options
 from inferd.streams.kafka.destinations import TopicRejectedError
 
@@ -64,11 +64,13 @@ ASK_AGAIN_S = 0.01
 
 
 def unit_of(tp: TopicPartition) -> str:
-    """The unit that shares a transactional producer. The job topics of a partition share one, and those of the
-    lifecycle of models: opening a producer takes time, and these are rarely urgent."""
+    """The unit that shares a transactional producer. The job topics of a partition share one, so do those of
+    labels, and of the lifecycle of models: opening a producer takes time, and these are rarely urgent."""
     topic, _, stream = tp.topic.rpartition(".")
     if stream in LIFECYCLE_STREAMS:
         stream = "lifecycle"
+    elif stream in LABEL_STREAMS:
+        stream = "labels"
     elif stream.startswith("job"):
         stream = "jobs"
     return f"{topic}.{stream}-{tp.partition}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -56,6 +57,8 @@ class OutputBatch:
     """Spans of traced requests."""
     jobs: JobCounters | None = None
     """Added to the counters of jobs."""
+    labels: Counter[str] = field(default_factory=Counter)
+    """What became of labels."""
     changes: dict[TablePartition, list[Change]] = field(default_factory=dict)
     """Changes of tables, in order."""
 

@@ -16,7 +16,6 @@ from inferd.schemas.errors import InferenceError, error_of_code
 from inferd.schemas.headers import NO_HEADERS, PropagatedHeaders, RequestHeaders
 from inferd.schemas.requests import encode_failure_for
 from inferd.schemas.topics import TenantTopics
-from inferd.streams.capture import Capture, Part
 from inferd.streams.group import Records
 from inferd.streams.http_requests import HttpAnswer, HttpRequest, HttpRequests
 from inferd.streams.inference import (
@@ -35,6 +34,7 @@ from inferd.streams.lane import DeadLetters, Kind, OutputBatch, Work, timestamps
 from inferd.streams.models.on_demand import OnDemandLoader
 from inferd.streams.models.waiting import Waiting
 from inferd.streams.monitoring import CountedPart, Monitor
+from inferd.streams.recording import Part, Recorder
 from inferd.streams.requests.batch_scoring import BatchScoring
 from inferd.streams.requests.cache_table import CacheTable
 from inferd.streams.shadow import Shadows
@@ -88,8 +88,7 @@ class RequestProcessor:
         """Scores requests with shadow versions; None if there are none."""
         self.tracing: Tracing | None = None
         """Creates spans; None without tracing."""
-        self.capture: Capture | None = None
-        """Captures requests; None if none are captured."""
+        self.recorders: Sequence[Recorder] = ()
         self.monitor: Monitor | None = None
         """Counts what versions score; None without."""
         self._scoring = scoring
@@ -111,8 +110,8 @@ class RequestProcessor:
         yield TopicPartition(self._dead_letters.topic, number)
         for topic in self._destinations.reply_to:
             yield TopicPartition(topic, number % max(1, self._destinations[topic].partitions))
-        if self.capture is not None:
-            yield self.capture.partition_of(number)
+        for recorder in self.recorders:
+            yield from recorder.outputs(number)
 
     def start(self, number: int) -> int | None:
         return None
@@ -160,8 +159,7 @@ class RequestProcessor:
             span = range(start, start := start + len(records))
             outputs.append(self.output(tp, records, outcome, span, timing))
         self._add_changes(work, outputs, outcome, started_ms)
-        if self.capture is not None:
-            self._add_captured(self.capture, parts, outputs, outcome, started_ms)
+        self._record(parts, outputs, outcome, started_ms)
         if self.monitor is not None:
             self._count(self.monitor, [*(records for _, records in work), asked], outputs, outcome)
         if asked:
@@ -197,21 +195,24 @@ class RequestProcessor:
         for (tp, _), part in zip(work, outputs, strict=True):
             part.spans = spans.get(tp.partition)
 
-    def _add_captured(
+    def _record(
         self,
-        capture: Capture,
         parts: Sequence[tuple[int, Sequence[Record]]],
         outputs: Sequence[OutputBatch],
         outcome: Outcome,
         now_ms: int,
     ) -> None:
-        """Adds captured requests to the output of each part; those over HTTP wait for the next output."""
-        for (number, _), output in zip(parts, outputs, strict=False):
-            capture.add_late(number, output)
-        start, captured = 0, []
+        """Adds what recorders write to the output of each part; that of HTTP requests waits for the next output."""
+        if not self.recorders:
+            return
+        start, of_outputs = 0, list[Part]()
         for (number, records), output in zip_longest(parts, outputs):
-            captured.append(Part(range(start, start := start + len(records)), number, records, output))
-        capture.add(captured, outcome, now_ms)
+            of_outputs.append(Part(range(start, start := start + len(records)), number, records, output))
+        for recorder in self.recorders:
+            for part in of_outputs:
+                if part.output is not None:
+                    recorder.add_late(part.number, part.output)
+            recorder.add(of_outputs, outcome, now_ms)
 
     def _count(
         self, monitor: Monitor, records: Sequence[Sequence[Record]], outputs: Sequence[OutputBatch], outcome: Outcome
@@ -286,8 +287,8 @@ class RequestProcessor:
 
     def idle_output(self, tp: TopicPartition, next_offset: int, now_ms: int) -> OutputBatch | None:
         output = OutputBatch(next_offset, 0, [])
-        if self.capture is not None:
-            self.capture.add_late(tp.partition, output)
+        for recorder in self.recorders:
+            recorder.add_late(tp.partition, output)
         if self.predictions is not None:
             changes = self.predictions.writable(tp.partition, self.predictions.due(tp.partition, now_ms))
             if changes:

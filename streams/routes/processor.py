@@ -11,13 +11,13 @@ from aiokafka import TopicPartition
 
 from inferd.schemas.routes import Route
 from inferd.schemas.topics import TenantTopics
-from inferd.streams.capture import Capture, Part
 from inferd.streams.group import Records
 from inferd.streams.inference import Outcome, Record
 from inferd.streams.kafka import Destinations
 from inferd.streams.lane import DeadLetters, Kind, OutputBatch, Work, timestamps_of
 from inferd.streams.models.on_demand import OnDemandLoader
 from inferd.streams.monitoring import CountedPart, Monitor
+from inferd.streams.recording import Part, Recorder
 from inferd.streams.requests import BatchScoring, CacheTable
 from inferd.streams.routes.output import RouteOutput, Sink, before, is_tombstone
 from inferd.streams.routes.scoring import RouteScorer
@@ -40,8 +40,7 @@ class RouteContext:
     """The partitions of a topic; 0 if it does not exist."""
     predictions: CacheTable | None = None
     """The prediction cache."""
-    capture: Capture | None = None
-    """Captures records; None if none are captured."""
+    recorders: Sequence[Recorder] = ()
     on_demand: OnDemandLoader | None = None
     """Loads models that are not loaded."""
     shadows: Shadows | None = None
@@ -100,8 +99,8 @@ class RouteProcessor:
             yield TopicPartition(sink, number)
         else:
             yield from (TopicPartition(sink, each) for each in range(partitions))
-        if (capture := self._context.capture) is not None:
-            yield capture.partition_of(number)
+        for recorder in self._context.recorders:
+            yield from recorder.outputs(number)
 
     def records_max(self) -> int:
         return self._scoring.records_max()
@@ -127,10 +126,11 @@ class RouteProcessor:
         if self._context.monitor is not None and parts:
             self._count(self._context.monitor, [records for _, records in valued], outputs, written, outcome)
         self._trace(work, parts, outputs, written, outcome, step_timer)
-        if (capture := self._context.capture) is not None:
+        if self._context.recorders:
             of_parts = zip(valued, written, outputs, strict=True)
             taken = [Part(span, part[0], part[1], of[0]) for part, span, of in of_parts if of]
-            capture.add(taken, outcome, started_ms)
+            for recorder in self._context.recorders:
+                recorder.add(taken, outcome, started_ms)
         self._shadow(outcome, [(*part, span) for part, span in zip(valued, written, strict=True)], outputs)
         return outputs
 

@@ -294,6 +294,8 @@ class StreamsSnapshot(msgspec.Struct, frozen=True):
     model_memory: ModelMemorySnapshot = ModelMemorySnapshot()
     model_wait: LatencySnapshot = NOTHING
     """How long requests waited for a version to be loaded: one observation a load."""
+    labels: dict[str, dict[str, int]] = {}
+    """By tenant and outcome, labels since the start of this worker; empty if predictions do not wait for labels."""
     capture: tuple[CaptureSnapshot, ...] = ()
     """Of the tenants; empty if no requests are captured."""
     routes: tuple[RouteSnapshot, ...] = ()

@@ -163,6 +163,7 @@ def snapshot(**changes: Any) -> StreamsSnapshot:
         "commit_failures": 1,
         "cache": (cache(),),
         "jobs": (jobs(),),
+        "labels": {"default": {"joined": 5, "unmatched": 1, "repeated": 0, "invalid": 2}},
         "capture": (CaptureSnapshot("default", share=0.5, captured=30, refused=2),),
         "routes": (route(),),
         "shadows": (shadow(),),

@@ -30,6 +30,7 @@ from inferd.schemas.codec import (
 from inferd.schemas.codecs import JSON, MSGPACK, all_codecs
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.headers import _PARSED
+from inferd.schemas.labels import decode_label
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.schemas.monitoring import decode_baseline
 from inferd.schemas.requests.envelope import Envelope
@@ -178,6 +179,7 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {
     "alias": lambda value: decode_alias(value, codec=JSON),
     "baseline": lambda value: decode_baseline(value, JSON),
     "route": lambda value: decode_route(value, codec=JSON),
+    "label": lambda value: decode_label(value, JSON, DEFAULT_LIMITS),
     "capturedRequest": lambda value: decode_captured(msgpack.packb(json.loads(value))),
     "shadowResult": decode_shadow_result,
     **{
@@ -191,7 +193,16 @@ DECODERS |= {
 }
 ANSWERS = {"resultOpenInference", "resultEvent"}
 """Messages that only inferd writes, and does not read."""
-INTERNAL = {"deadLetter", "artifactPart", "barrierResult", "chunk", "barrier", "windowStats", "rolloutStatus"}
+INTERNAL = {
+    "deadLetter",
+    "artifactPart",
+    "barrierResult",
+    "chunk",
+    "barrier",
+    "windowStats",
+    "predictionToLabel",
+    "rolloutStatus",
+}
 
 
 def test_examples_are_valid_and_accepted(document: dict[str, Any]) -> None:

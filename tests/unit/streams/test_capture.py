@@ -11,12 +11,13 @@ from inferd.schemas.capture import CapturedRequest, decode_captured, encode_capt
 from inferd.schemas.errors import MalformedError
 from inferd.schemas.limits import Limits
 from inferd.schemas.models import Alias, SplitShare
-from inferd.streams.capture import Capture, Part
+from inferd.streams.capture import Capture
 from inferd.streams.inference.outcome import Outcome
 from inferd.streams.inference.scoring import Scorer
 from inferd.streams.kafka.destinations import UNCHECKED, Destinations
 from inferd.streams.kafka.topic_checks import TopicState
 from inferd.streams.lane.output_batch import OutputBatch
+from inferd.streams.recording import Part
 from tests.fixtures.lane import sum_model
 from tests.fixtures.scoring import Fetched, catalog_of, score
 

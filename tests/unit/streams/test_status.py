@@ -282,9 +282,11 @@ def tenant_parts(*usages: CacheSnapshot, **jobs: Any) -> Any:
         "chunks": SimpleNamespace(scored=ChunkCounters()),
     }
     return SimpleNamespace(
-        requests=SimpleNamespace(predictions=SimpleNamespace(cache=cache), capture=None),
+        requests=SimpleNamespace(predictions=SimpleNamespace(cache=cache)),
         jobs=SimpleNamespace(**parts | jobs),
         rollouts=SimpleNamespace(owned=SimpleNamespace(snapshot=lambda: RolloutsSnapshot("default"))),
+        capture=None,
+        labels=None,
     )
 
 

@@ -24,6 +24,7 @@ from tests.unit.daemon.fake_streams import FakeStreams, cache, histogram, jobs, 
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 LABELS_OF_OURS = {
+    "outcome",
     "reason",
     "step",
     "tenant",

@@ -34,9 +34,7 @@ DEFAULTS = {"cleanup.policy": "delete", "retention.ms": str(RETENTION), "max.mes
 NO_TOPIC, EXISTS, REPLICATION, CONFIG, TIMED_OUT, DENIED = 3, 36, 38, 40, 7, 29
 
 
-def settings_of(
-    *tenants: str, reply_to: Sequence[str] = (), capture_share: float = 0.1, **topics: Any
-) -> StreamSettings:
+def settings_of(*tenants: str, reply_to: Sequence[str] = (), optional: bool = True, **topics: Any) -> StreamSettings:
     return StreamSettings(
         KafkaConnection(),
         "worker-1",
@@ -45,7 +43,8 @@ def settings_of(
         tenants=tenants or ("default",),
         reply_to_allowed=tuple(reply_to),
         topics=TopicSettings(**topics),
-        capture_share=capture_share,
+        capture_share=0.1 if optional else 0.0,
+        labels_window_s=60.0 if optional else 0.0,
     )
 
 
@@ -160,13 +159,16 @@ def test_every_stream_of_every_tenant_has_a_topic() -> None:
             f"inferd-{tenant}.jobs-changelog",
             f"inferd-{tenant}.model-windows-changelog",
             f"inferd-{tenant}.rollouts-changelog",
+            f"inferd-{tenant}.labels-changelog",
         )
     ]
 
 
-def test_the_topic_of_captured_requests_exists_only_if_some_are_captured() -> None:
-    without = {spec.name for spec in topic_specs(settings_of(capture_share=0.0))}
-    assert {spec.name for spec in topic_specs(settings_of())} - without == {"ns.default.capture"}
+def test_topics_of_captured_requests_and_labels_exist_only_if_there_are_some() -> None:
+    without = {spec.name for spec in topic_specs(settings_of(optional=False))}
+    assert {spec.name for spec in topic_specs(settings_of())} - without == {
+        "ns.default.capture", "ns.default.labels", "ns.default.to-label", "inferd-default.labels-changelog",
+    }  # fmt: skip
 
 
 def test_settings_of_created_topics() -> None:
@@ -186,10 +188,13 @@ def test_settings_of_created_topics() -> None:
 
 def test_a_changelog_keeps_entries_as_long_as_they_are_valid_and_jobs_forever() -> None:
     settings = replace(settings_of(partitions=6), cache=CacheSettings(ttl_max_s=120))
-    predictions, jobs, windows, rollouts = (spec for spec in topic_specs(settings) if spec.stream == "changelog")
+    predictions, jobs, windows, rollouts, labels = (
+        spec for spec in topic_specs(settings) if spec.stream == "changelog"
+    )
     assert (predictions.config["cleanup.policy"], predictions.config["retention.ms"]) == ("compact,delete", "120000")
     assert (jobs.config["cleanup.policy"], "retention.ms" in jobs.config) == ("compact", False)
-    assert predictions.partitions == jobs.partitions == 6
+    assert predictions.partitions == jobs.partitions == labels.partitions == 6
+    assert labels.config == jobs.config
     for owned in (windows, rollouts):
         assert (owned.config, owned.partitions) == (jobs.config, 1)
 

@@ -1,0 +1,105 @@
+"""Sends predictions to where they wait for their labels."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from aiokafka import TopicPartition
+from aiokafka.partitioner import murmur2
+
+from inferd.schemas.headers import ALIAS_REVISION, VARIANT
+from inferd.schemas.labels import Scores, ToLabel, encode_to_label
+from inferd.schemas.models import Manifest
+from inferd.schemas.monitoring import WINDOW_S, Task
+from inferd.streams.inference import Outcome, ScoredRows, format_named
+from inferd.streams.kafka import Destinations, Outgoing
+from inferd.streams.lane import OutputBatch
+from inferd.streams.recording import Part
+
+LATE_MAX = 10_000
+"""Maximum predictions over HTTP that wait for the next output batch of a partition."""
+_POSITIVE = 0x7FFFFFFF
+
+
+def partition_of(request_id: str, partitions: int) -> int:
+    """The partition of a request id in `to-label` and `labels`, by Kafka's default partitioner."""
+    return (int(murmur2(request_id.encode())) & _POSITIVE) % partitions
+
+
+class PredictionsToLabel:
+    """Writes the predictions of a micro-batch to `to-label`, with the results of their partition. Predictions over HTTP
+    wait for the next output of any partition, and are lost if the worker ends before that."""
+
+    def __init__(self, topic: str, partitions: int, destinations: Destinations) -> None:
+        """`partitions`: number of partitions that are used."""
+        self.topic = topic
+        self._partitions = partitions
+        self._destinations = destinations
+        self._late: deque[tuple[str, Outgoing]] = deque(maxlen=LATE_MAX)
+
+    def outputs(self, _number: int) -> Iterable[TopicPartition]:
+        return (TopicPartition(self.topic, number) for number in range(self._partitions))
+
+    def add(self, parts: Sequence[Part], outcome: Outcome, now_ms: int) -> None:
+        part_of = {index: part for part in parts for index in part.span}
+        for scored in outcome.scored:
+            found = scores_of(scored)
+            if found is None:
+                continue
+            task, classes, scores = found
+            for index, given, rows in zip(scored.indexes, scored.ids, scored.spans(), strict=True):
+                if index not in part_of or index in outcome.failures:
+                    continue
+                part = part_of[index]
+                request_id = given or part.default_id(index)
+                alias = dict(outcome.variants.at(index))
+                revision, variant = alias.get(ALIAS_REVISION), alias.get(VARIANT)
+                prediction = ToLabel(
+                    request_id, scored.model.manifest.model_id, scored.model.manifest.version,
+                    now_ms // 1000 // WINDOW_S, variant.decode() if variant else None,  # type: ignore[arg-type]
+                    int(revision) if revision else None, task, classes, scores[rows],
+                )  # fmt: skip
+                self._send(part.output, request_id, (request_id.encode(), encode_to_label(prediction), []))
+
+    def add_late(self, _number: int, output: OutputBatch) -> None:
+        while self._late:
+            self._send(output, *self._late.popleft())
+
+    def _send(self, output: OutputBatch | None, request_id: str, outgoing: Outgoing) -> None:
+        """A prediction that is too large for its topic gets no label: its request does not fail."""
+        if output is None:
+            self._late.append((request_id, outgoing))
+        elif self._destinations.rejection(self.topic, outgoing) is None:
+            output.tally.bytes_out += len(outgoing[1] or b"")
+            output.add(self.topic, partition_of(request_id, self._partitions), outgoing)
+
+
+def scores_of(scored: ScoredRows) -> tuple[Task, list[Any] | None, Scores] | None:
+    """What the model predicts, its class labels if they are not 0, 1, …, and the score of each row. None for models of
+    several numbers, and if the requests asked for nothing that has a score."""
+    manifest, arrays = scored.model.manifest, scored.arrays
+    classes = _classes(manifest)
+    probabilities = arrays.get("probabilities")
+    if manifest.classes is not None and probabilities is not None:
+        if probabilities.shape[1] == 2:
+            return "binary", classes, probabilities[:, 1].tolist()
+        return "classes", classes, probabilities.tolist()
+    prediction = arrays.get("prediction")
+    if prediction is None:
+        return None
+    if manifest.classes is not None:
+        return "classes", classes, prediction.tolist()
+    count = format_named(manifest.runtime).class_count(manifest.objective, manifest.outputs or 1)
+    if prediction.ndim == 2:
+        return ("classes", classes, prediction.tolist()) if count > 1 else None
+    if count == 2:
+        return "binary", classes, prediction.tolist()
+    return ("classes", classes, prediction.astype(int).tolist()) if count else ("number", None, prediction.tolist())
+
+
+def _classes(manifest: Manifest) -> list[Any] | None:
+    given = manifest.postprocess.labels if manifest.postprocess is not None else None
+    found = given or manifest.classes
+    return None if found is None or list(found) == list(range(len(found))) else list(found)
