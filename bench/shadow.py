@@ -1,4 +1,5 @@
-"""What shadow versions cost the answers: latencies of requests with a good, a raising, a hanging one, and without.
+"""What shadow versions cost the answers: latencies of requests without one, and with one that is good, raises,
+blocks in a call, or loops in Python.
 
 `python -m bench.shadow`: one worker with default settings; the kinds of shadow take turns at a fixed rate. For each the
 p50 and p99 from the scheduled time of a request to the receipt of its result, medians over the turns, and the ratio of
@@ -34,7 +35,7 @@ from inferd.schemas.topics import TenantTopics
 from inferd.streams.inference import manifest_of
 
 TENANT, GOOD = "shadow", 2
-KINDS = ("none", "good", "raising", "hanging")
+KINDS = ("none", "good", "raising", "blocking", "looping")
 SETTLE_S = 2.0
 WARM_UP_S = 10.0
 
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--rate", type=float, default=500.0, help="requests per second")
     parser.add_argument("--span", type=float, default=15.0, help="seconds of each measurement")
+    parser.add_argument("--kinds", default=",".join(KINDS), help="the kinds of shadow, none included")
     parser.add_argument("--broker")
     options = parser.parse_args(arguments)
     console, ledger = Console(), CpuLedger()
@@ -70,17 +72,18 @@ def measure(lab: Lab, options: argparse.Namespace, console: Console) -> dict[str
     """The turns of each kind of shadow."""
     lab.prepare_tenant(TENANT, with_inferd=True)
     task = lab.task(TENANT, "shadow")
-    asyncio.run(deploy(task, HANGING + options.turns))
+    asyncio.run(deploy(task, HANGING + 2 * options.turns))
     lab.cluster.commit_ends(task.group, task.requests)
     command = (sys.executable, "-m", "bench.shadowed_worker", "worker")
     (peer,) = (peer for peer in PEERS if peer.name == INFERD)
     results = TenantTopics(task.namespace, TENANT).name("shadow-results")
-    found: dict[str, list[Turn]] = {kind: [] for kind in KINDS}
+    kinds = options.kinds.split(",")
+    found: dict[str, list[Turn]] = {kind: [] for kind in kinds}
     with inferd_worker.running_worker(task, command=command) as process:
         load = Load(lab, peer, process, task, 0)
         load.offer(int(options.rate * WARM_UP_S), options.rate, "warm-up")
         for turn in range(options.turns):
-            for kind in (*KINDS[turn % len(KINDS) :], *KINDS[: turn % len(KINDS)]):
+            for kind in (*kinds[turn % len(kinds) :], *kinds[: turn % len(kinds)]):
                 asyncio.run(point(task, kind, turn))
                 written = sum(lab.cluster.ends(results))
                 exchange = load.offer(int(options.rate * options.span), options.rate, f"{kind}{turn}")
@@ -109,7 +112,8 @@ async def deploy(task: PeerTask, last: int) -> None:
 
 async def point(task: PeerTask, kind: str, turn: int) -> None:
     """Gives the alias the kind of shadow. Each version that hangs is used once: after that it is known."""
-    shadow = {"none": None, "good": [GOOD], "raising": [RAISING], "hanging": [HANGING + turn]}[kind]
+    first = HANGING + 2 * turn
+    shadow = {"none": None, "good": [GOOD], "raising": [RAISING], "blocking": [first], "looping": [first + 1]}[kind]
     async with _client(task) as client:
         await client.set_alias(MODEL_ID, "champion", AliasTarget(1, shadow=shadow))
 

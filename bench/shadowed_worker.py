@@ -1,4 +1,5 @@
-"""`inferd worker` whose versions misbehave as shadows: `RAISING` raises, and those from `HANGING` on block."""
+"""`inferd worker` whose versions misbehave as shadows: `RAISING` raises; from `HANGING` on, even ones block in a call
+and odd ones loop in Python."""
 
 from __future__ import annotations
 
@@ -30,6 +31,9 @@ class Misbehaving:
         if threading.current_thread().name == SHADOW_THREAD:
             if self._version == RAISING:
                 raise RuntimeError("as it is meant to")
+            ends = time.monotonic() + BLOCKED_S
+            while self._version % 2 and time.monotonic() < ends:
+                pass
             time.sleep(BLOCKED_S)
         found: Arrays = self._runtime.predict(inputs, outputs)
         return found

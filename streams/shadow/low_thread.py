@@ -15,8 +15,10 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
-NICE: Final = 10
-"""Not 19: while the thread holds the interpreter lock, the others wait for it, however busy the machine is."""
+NICE: Final = 5
+"""Not more: while the thread holds the interpreter lock, the others wait for it, however busy the machine is."""
+SWITCH_INTERVAL_S: Final = 0.0005
+"""How long the thread may hold the interpreter lock while others wait for it; Python's default is ten times as long."""
 ABANDONED_MAX: Final = 3
 """Threads that hang at the same time; after that nothing is called any more."""
 
@@ -46,10 +48,13 @@ class LowThread:
             self._thread.start()
         thread, result = self._thread, asyncio.get_running_loop().create_future()
         thread.calls.put(_Call(function, asyncio.get_running_loop(), result))
+        usual_s = sys.getswitchinterval()
+        sys.setswitchinterval(min(usual_s, SWITCH_INTERVAL_S))
         try:
             async with asyncio.timeout(timeout_s):
                 return await result  # type: ignore[no-any-return]
         finally:
+            sys.setswitchinterval(usual_s)
             if result.cancelled():
                 self._abandoned.append(thread)
                 self._thread = None

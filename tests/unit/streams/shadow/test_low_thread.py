@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from inferd.streams.shadow.low_thread import ABANDONED_MAX, NICE, LowThread
+from inferd.streams.shadow.low_thread import ABANDONED_MAX, NICE, SWITCH_INTERVAL_S, LowThread
 
 SOON_S = 0.05
 LONG_S = 30.0
@@ -40,6 +40,16 @@ async def test_the_thread_has_a_lower_priority_and_the_others_keep_theirs() -> N
     there = await thread.call(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), LONG_S)
     assert there == min(19, max(before, NICE))
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
+    thread.close()
+
+
+async def test_others_get_the_interpreter_lock_sooner_during_a_call() -> None:
+    usual_s, thread = sys.getswitchinterval(), LowThread("t")
+    assert await thread.call(sys.getswitchinterval, LONG_S) == pytest.approx(SWITCH_INTERVAL_S)
+    assert sys.getswitchinterval() == usual_s
+    with pytest.raises(ZeroDivisionError):
+        await thread.call(lambda: 1 / 0, LONG_S)
+    assert sys.getswitchinterval() == usual_s
     thread.close()
 
 
