@@ -25,6 +25,7 @@ from inferd.daemon.http.routes import Predictions
 from inferd.daemon.http.worker import (
     Backends,
     ClusterModels,
+    ClusterMonitoring,
     ClusterRollouts,
     ClusterRoutes,
     JobStreams,
@@ -156,7 +157,10 @@ class WorkerProcess:
         self._custom = own.custom
         self._models = ClusterModels(settings, self.board.snapshot)
         routes = ClusterRoutes(settings, self._models, self.board.snapshot)
-        backends = Backends(self._predictions, self._models, routes, ClusterRollouts(self._models), self._jobs)
+        backends = Backends(
+            self._predictions, self._models, routes, ClusterRollouts(self._models),
+            ClusterMonitoring(self._models, settings.group), self._jobs,
+        )  # fmt: skip
         app = worker_app(settings, self.board, backends, self._own_url, own.routes, self._routes_of)
         self._admission = app[ADMISSION]
         self.http = HttpServer(app, settings.http_host, settings.http_port, idle_timeout_s=settings.http_idle_timeout_s)

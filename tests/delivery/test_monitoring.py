@@ -186,6 +186,10 @@ def test_drift_from_a_given_and_from_a_learned_baseline(  # noqa: PLR0915
     assert (found["source"], found["baseline_rows"] >= 10_000) == ("learned", True)
     assert max(feature["psi"] for feature in found["features"]) < 0.2
 
+    status, over_http = worker.get("/models/other/drift?version=1")
+    assert (status, over_http["drift"][0]["source"]) == (200, "learned")
+    status, over_http = worker.get("/models/churn/windows")
+    assert (status, sum(window["requests"] for window in over_http["windows"])) == (200, 3_000)
     counted = command(cluster, "models", "windows", "churn")
     assert sum(window["requests"] for window in counted) == 3_000
     command(cluster, "models", "remove", "churn:1")

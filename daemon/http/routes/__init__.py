@@ -4,6 +4,7 @@ from inferd.daemon.http.routes.asyncapi import RoutesOf, add_asyncapi
 from inferd.daemon.http.routes.forwarding import Forwarding
 from inferd.daemon.http.routes.jobs import add_jobs
 from inferd.daemon.http.routes.models import add_models
+from inferd.daemon.http.routes.monitoring import add_monitoring
 from inferd.daemon.http.routes.observation import add_observation, readyz
 from inferd.daemon.http.routes.open_inference import add_open_inference
 from inferd.daemon.http.routes.openapi import add_openapi
@@ -17,6 +18,7 @@ from inferd.daemon.http.routes.services import (
     ModelOverview,
     Models,
     ModelVersion,
+    Monitoring,
     Predictions,
     RolloutBody,
     Rollouts,
@@ -35,6 +37,7 @@ __all__ = [
     "ModelOverview",
     "ModelVersion",
     "Models",
+    "Monitoring",
     "Predictions",
     "RolloutBody",
     "Rollouts",
@@ -47,6 +50,7 @@ __all__ = [
     "add_asyncapi",
     "add_jobs",
     "add_models",
+    "add_monitoring",
     "add_observation",
     "add_open_inference",
     "add_openapi",

@@ -24,6 +24,7 @@ from inferd.daemon.http.core import (
 )
 from inferd.daemon.http.routes.jobs_formats import CSV, NDJSON, PARQUET
 from inferd.daemon.http.routes.models import AliasAnswer, AliasesAnswer, ModelsAnswer, RemovedAnswer
+from inferd.daemon.http.routes.monitoring import SINCE_S, SINCE_S_MAX, DriftAnswer, WindowsAnswer
 from inferd.daemon.http.routes.operation import BYTES, RECORD, Error, Operation, Parameter, ResponseHeader
 from inferd.daemon.http.routes.rollouts import RolloutsAnswer
 from inferd.daemon.http.routes.routes import START_MS_MAX, RemovedRoute, RoutesAnswer
@@ -121,6 +122,11 @@ START = Parameter(
     "query",
     Literal["latest", "earliest"] | Annotated[int, Meta(ge=0, le=START_MS_MAX)],
     "where a new route begins to read: latest (default), earliest, or Unix milliseconds",
+)
+
+OF_VERSION = Parameter("version", "query", VERSION.type, "only this version")
+SINCE = Parameter(
+    "since_s", "query", Annotated[int, Meta(ge=1, le=SINCE_S_MAX)], f"the last so many seconds; default: {SINCE_S}"
 )
 
 GUARDED: tuple[Error, ...] = (UnauthorizedError, ForbiddenError, InternalError)
@@ -292,6 +298,24 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="Remove an alias.",
         answers={200: RemovedAnswer},
         parameters=(NAME, ALIAS, TENANT),
+        errors=(*MODELS, InvalidValueError),
+    ),
+    Operation(
+        method="get",
+        path="/models/{model_id}/windows",
+        name="list_windows",
+        summary="List what the versions of a model scored, minute by minute.",
+        answers={200: WindowsAnswer},
+        parameters=(NAME, OF_VERSION, SINCE, TENANT),
+        errors=(*MODELS, InvalidValueError),
+    ),
+    Operation(
+        method="get",
+        path="/models/{model_id}/drift",
+        name="get_drift",
+        summary="Show how far what versions scored is from their baselines; the feature that drifted most is first.",
+        answers={200: DriftAnswer},
+        parameters=(NAME, OF_VERSION, SINCE, TENANT),
         errors=(*MODELS, InvalidValueError),
     ),
     Operation(

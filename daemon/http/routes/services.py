@@ -17,6 +17,7 @@ import msgspec
 
 from inferd.schemas.codecs import Codec
 from inferd.schemas.models import CHAMPION, Alias, AliasTarget, Manifest
+from inferd.schemas.monitoring import Drift, WindowStats
 from inferd.schemas.requests import ModelReference
 from inferd.schemas.rollouts import REQUESTS_MIN, RolloutStatus
 from inferd.schemas.routes import Route
@@ -214,6 +215,16 @@ class Rollouts(Protocol):
 
     async def steer_rollout(self, tenant: str, model_id: str, action: Steering, changed_by: str) -> RolloutStatus:
         """Pauses, resumes, promotes or aborts a rollout; returns its status."""
+
+
+class Monitoring(Protocol):
+    """What the versions of a tenant's models scored. Raises `UnavailableError` (503) if the broker does not respond."""
+
+    async def windows(self, tenant: str, model_id: str, version: int | None, since_s: int) -> list[WindowStats]:
+        """The windows of the last `since_s` seconds, of one version or of all, in order of time."""
+
+    async def drift(self, tenant: str, model_id: str, version: int | None, since_s: int) -> list[Drift]:
+        """The drift of the versions that have a baseline; `VersionNotFoundError`."""
 
 
 class Jobs(Protocol):

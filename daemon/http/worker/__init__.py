@@ -1,6 +1,7 @@
 """HTTP server of a worker: its application, composed from its settings, and the backends of its routes."""
 
 from inferd.daemon.http.worker.cluster_models import ClusterModels
+from inferd.daemon.http.worker.cluster_monitoring import ClusterMonitoring
 from inferd.daemon.http.worker.cluster_rollouts import ClusterRollouts
 from inferd.daemon.http.worker.cluster_routes import ClusterRoutes
 from inferd.daemon.http.worker.composition import Backends, worker_app
@@ -9,6 +10,7 @@ from inferd.daemon.http.worker.services import JobStreams, StreamsJobs, StreamsP
 __all__ = [
     "Backends",
     "ClusterModels",
+    "ClusterMonitoring",
     "ClusterRollouts",
     "ClusterRoutes",
     "JobStreams",

@@ -23,6 +23,7 @@ from inferd.daemon.http.core import (
 from inferd.daemon.http.routes import (
     Forwarding,
     Models,
+    Monitoring,
     Predictions,
     Rollouts,
     Routes,
@@ -31,6 +32,7 @@ from inferd.daemon.http.routes import (
     add_asyncapi,
     add_jobs,
     add_models,
+    add_monitoring,
     add_observation,
     add_open_inference,
     add_openapi,
@@ -53,6 +55,7 @@ class Backends:
     models: Models
     routes: Routes
     rollouts: Rollouts
+    monitoring: Monitoring
     jobs: StreamsJobs
 
 
@@ -81,6 +84,7 @@ def worker_app(
     add_models(app, backends.models, Uploads(settings.data_dir / "uploads", len(settings.tenants)))
     add_routes(app, backends.routes)
     add_rollouts(app, backends.rollouts)
+    add_monitoring(app, backends.monitoring)
     add_jobs(app, backends.jobs, Forwarding(backends.jobs), settings.streams().limits)
     add_open_inference(app, readyz, settings.streams().limits)
     add_peer(app)

@@ -20,6 +20,7 @@ from inferd.daemon.http.core.peers import add_peer
 from inferd.daemon.http.routes.asyncapi import add_asyncapi
 from inferd.daemon.http.routes.jobs import add_jobs
 from inferd.daemon.http.routes.models import add_models
+from inferd.daemon.http.routes.monitoring import add_monitoring
 from inferd.daemon.http.routes.observation import add_observation, readyz
 from inferd.daemon.http.routes.open_inference import add_open_inference
 from inferd.daemon.http.routes.openapi import add_openapi
@@ -62,6 +63,7 @@ from inferd.schemas.models.model import (
     Feature,
     Manifest,
 )
+from inferd.schemas.monitoring import Drift, FeatureDrift, WindowStats
 from inferd.schemas.requests.request import InputData, ModelReference, TensorRows
 from inferd.schemas.requests.result import Prediction
 from inferd.schemas.rollouts import (
@@ -314,6 +316,21 @@ class FakeRoutes:
         del self.routes[tenant, name]
 
 
+class FakeMonitoring:
+    """Windows and drift of `churn:3`."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, int | None, int]] = []
+
+    async def windows(self, tenant: str, model_id: str, version: int | None, since_s: int) -> list[WindowStats]:
+        self.asked.append((tenant, model_id, version, since_s))
+        return [WindowStats(model_id=model_id, version=3, minute=29_934_000, requests=2, latency={4: 2})]
+
+    async def drift(self, tenant: str, model_id: str, version: int | None, since_s: int) -> list[Drift]:
+        self.asked.append((tenant, model_id, version, since_s))
+        return [Drift(model_id, 3, "given", 400, 300, [FeatureDrift("age", 300, 0.25, 0.1, 0.2)])]
+
+
 class FakeRollouts:
     """Rollouts in memory."""
 
@@ -366,6 +383,7 @@ class FakeWorker:
         self.predictions, self.models, self.jobs = FakePredictions(), FakeModels(), FakeJobs()
         self.routes = FakeRoutes()
         self.rollouts = FakeRollouts()
+        self.monitoring = FakeMonitoring()
         self.app = create_app(access=access, admission=admission, limits=limits or AppLimits())
         if own is not None:
             own.add_to(self.app)
@@ -377,6 +395,7 @@ class FakeWorker:
         add_models(app, self.models, Uploads(directory, len(app[ACCESS].tenants)))
         add_routes(app, self.routes)
         add_rollouts(app, self.rollouts)
+        add_monitoring(app, self.monitoring)
         add_jobs(app, self.jobs)
         add_peer(app)
         add_open_inference(app, readyz, DEFAULT_LIMITS)
