@@ -1,8 +1,9 @@
-"""`inferd models windows` and `drift`: what versions scored, and how far that is from their baselines."""
+"""`inferd models windows`, `drift` and `quality`: what versions scored, how far that is from their baselines, and how
+good it was."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import click
 from inferd.daemon.cli.options import Target, broker_options
 from inferd.daemon.cli.output import report, write_result
 from inferd.daemon.cli.session import run_with_broker
-from inferd.schemas.monitoring import WINDOW_S, Drift, WindowStats, latency_quantile_ms
+from inferd.schemas.monitoring import WINDOW_S, Drift, WindowStats, latency_quantile_ms, merged
 from inferd.schemas.requests import ModelReference
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 WINDOW_COLUMNS = ("minute", "version", "variant", "requests", "rows", "errors", "p50 ms", "p99 ms", "differing")
 DRIFT_COLUMNS = ("version", "feature", "values", "psi", "js", "ks", "missing", "out of range", "unknown")
+MEASURES = ("accuracy", "auc", "log_loss", "brier", "rmse", "mae")
+QUALITY_COLUMNS = ("version", "variant", "rows", "labelled", "accuracy", "auc", "log loss", "brier", "rmse", "mae")
 PREDICTION = "(prediction)"
 
 
@@ -70,7 +73,59 @@ def drift(reference: str, since_min: int, group: str | None, target: Target) -> 
         report(_summary(each))
 
 
-COMMANDS = (windows, drift)
+@click.command(epilog="Example: inferd models quality churn --since 10080")
+@click.argument("reference", metavar="NAME[:VERSION]")
+@_window_options
+@broker_options
+def quality(reference: str, since_min: int, group: str | None, target: Target) -> None:
+    """Show how good the predictions of the versions of NAME were, by the labels of requests scored since then.
+
+    Rows of a version that several variants of an alias have scored are listed apart (docs/quality.md).
+    """
+    parsed = ModelReference.parse(reference)
+
+    async def run() -> list[WindowStats]:
+        async with target.client() as client:
+            return await client.model_windows(
+                parsed.name, version=parsed.version, since_s=60 * since_min, group=group
+            )  # fmt: skip
+
+    found = [each for each in _by_variant(run_with_broker(target.connection, run)) if each.quality.rows]
+    write_result(target.output, [_measures(each) for each in found], QUALITY_COLUMNS, map(_quality_row, found))
+    if not found:
+        report(f"no labels of requests to {reference} in the last {since_min} minutes")
+
+
+COMMANDS = (windows, drift, quality)
+
+
+def _by_variant(windows: Iterable[WindowStats]) -> list[WindowStats]:
+    """The sum of the windows of each version and variant."""
+    groups: dict[tuple[int, str], list[WindowStats]] = {}
+    for window in windows:
+        groups.setdefault((window.version, window.variant or ""), []).append(window)
+    return [total for _, group in sorted(groups.items()) if (total := merged(group)) is not None]
+
+
+def _measures(window: WindowStats) -> dict[str, object]:
+    found = window.quality
+    return {
+        "model_id": window.model_id,
+        "version": window.version,
+        "variant": window.variant,
+        "labelled_rows": found.rows,
+        **{name: getattr(found, name) for name in MEASURES},
+        "calibration": [
+            {"probability": probability, "positives": share, "weight": weight}
+            for probability, share, weight in found.calibration()
+        ],
+    }
+
+
+def _quality_row(window: WindowStats) -> tuple[object, ...]:
+    found = window.quality
+    measures = (getattr(found, name) for name in MEASURES)
+    return window.version, window.variant, window.rows, found.rows, *map(_rounded, measures)
 
 
 def _window_row(window: WindowStats) -> tuple[object, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import urllib.request
@@ -45,6 +46,19 @@ def labels_total(worker: Any, outcome: str) -> int:
         text = answer.read().decode()
     found = [line for line in text.splitlines() if line.startswith("inferd_labels_total") and f'"{outcome}"' in line]
     return sum(int(float(line.rsplit(" ", 1)[1])) for line in found)
+
+
+def inferd(cluster: Cluster, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from inferd.daemon.cli import main; main()", *arguments]
+    options = ["--broker", cluster.bootstrap, "--namespace", cluster.namespace]
+    return subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=False)
+
+
+def labelled_rows(cluster: Cluster) -> int:
+    shown = inferd(cluster, "models", "quality", "demo:1", "--output", "json")
+    assert shown.returncode == 0, shown.stderr
+    found = json.loads(shown.stdout)
+    return int(found[0]["labelled_rows"]) if found else 0
 
 
 @pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
@@ -95,13 +109,12 @@ def test_the_command_sends_a_file_of_labels(
     assert not load.ledger().lost
     file = tmp_path / "outcomes.csv"
     file.write_text("request,churned\n" + "".join(f"r{n},{n % 2}\n" for n in range(30)), encoding="utf-8")
-    command = [sys.executable, "-c", "from inferd.daemon.cli import main; main()", "labels", "send", str(file)]
-    options = ["--id", "request", "--label", "churned", "--broker", cluster.bootstrap, "--namespace", cluster.namespace]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=False)
+    done = inferd(cluster, "labels", "send", str(file), "--id", "request", "--label", "churned")
     assert (done.returncode, done.stderr) == (0, "sent 30 labels\n")
     with SyncClient(cluster.bootstrap, namespace=cluster.namespace) as client:
         assert client.send_labels(Label(f"r{n}", n % 2) for n in range(25, 40)) == 15
     until(lambda: quality_of(cluster).rows >= 40, 60, "all labels are joined")
+    until(lambda: labelled_rows(cluster) == 40, 60, "the windows have them")
     until(lambda: labels_total(worker, "repeated") >= 5, 30, "repeated labels are counted")
     assert quality_of(cluster).rows == 40
     assert labels_total(worker, "joined") == 40
