@@ -104,6 +104,10 @@ class ModelCatalog:
         """The numbers of all deployed versions of a model."""
         return frozenset(self._versions.get(name, ()))
 
+    def usable_numbers(self, name: str) -> frozenset[int]:
+        """The numbers of the versions of a model that can answer requests."""
+        return frozenset(number for number, version in self._versions.get(name, {}).items() if version.usable)
+
     def aliases_of(self, name: str, number: int) -> tuple[str, ...]:
         """Aliases that point at a version, alone or in a split."""
         aliases = self._aliases.get(name, {})

@@ -71,6 +71,10 @@ class TenantModels:
         """The versions that are deployed, loaded or not."""
         return self.catalog.numbers(model_id)
 
+    def usable(self, model_id: str) -> frozenset[int]:
+        """The versions that have passed their trial on this worker, and can answer requests."""
+        return self.catalog.usable_numbers(model_id)
+
 
 class ModelFollower:
     """Follows the model records of all tenants and keeps their catalogs."""

@@ -45,8 +45,8 @@ log = structlog.get_logger(__name__)
 RECORDS_MAX = 64
 STATUS_INTERVAL_MS = 5_000
 """Interval of statuses that show only new figures."""
-MODEL_KNOWN_WITHIN_MS = 5_000
-"""A message waits this long for the deploy or the alias that it is about to be read."""
+MODEL_KNOWN_WITHIN_MS = 10_000
+"""A start waits this long for its version to be loaded, and for the change of the alias that it is about."""
 
 
 SHOWN_MAX = 20
@@ -61,6 +61,9 @@ class Models(Protocol):
 
     def versions(self, model_id: str) -> Collection[int]:
         """The versions that are deployed."""
+
+    def usable(self, model_id: str) -> Collection[int]:
+        """The versions that can answer requests."""
 
 
 @dataclass(slots=True)
@@ -150,7 +153,7 @@ class RolloutProcessor(LifecycleProcessor):
             return False
         alias = self._models.newest_alias(model_id, message.alias)
         revision = 0 if alias is None else alias.revision
-        return message.to not in self._models.versions(model_id) or (message.revision or 0) > revision
+        return message.to not in self._models.usable(model_id) or (message.revision or 0) > revision
 
     def _read(self, record: Record) -> tuple[str, RolloutMessage]:
         if (rejection := getattr(record, "rejection", None)) is not None:
@@ -181,6 +184,7 @@ class RolloutProcessor(LifecycleProcessor):
         terms = Terms(
             self._models.newest_alias(model_id, _alias_name(before, message)),
             self._models.versions(model_id),
+            self._models.usable(model_id),
             self._measured,
         )
         change = advance(before.rollout, model_id, message, draft.now_ms, terms)

@@ -18,7 +18,7 @@ from hashlib import blake2b
 
 from msgspec.structs import replace
 
-from inferd.schemas.errors import InvalidValueError, ModelServingError, VersionNotFoundError
+from inferd.schemas.errors import InvalidValueError, ModelNotReadyError, ModelServingError, VersionNotFoundError
 from inferd.schemas.models import (
     Alias,
     AliasChangedError,
@@ -71,6 +71,8 @@ class Terms:
     """The newest revision of the alias as far as the log was read; None if it was never set."""
     versions: Collection[int]
     """The versions of the model that are deployed."""
+    usable: Collection[int]
+    """Those of them that have passed their trial."""
     measured: Collection[Metric]
     """What the workers measure."""
 
@@ -90,8 +92,8 @@ def advance(rollout: Rollout | None, model_id: str, message: RolloutMessage, now
     """The change by a message about the rollout of a model (None: it never had one).
 
     With a `rejection` the message changed nothing: `RolloutConflictError` if it does not fit the phase,
-    `RolloutNotFoundError`; for a start also `VersionNotFoundError`, `InvalidValueError`, `AliasChangedError` and
-    `GuardUnavailableError`.
+    `RolloutNotFoundError`; for a start also `VersionNotFoundError`, `ModelNotReadyError`, `InvalidValueError`,
+    `AliasChangedError` and `GuardUnavailableError`.
     """
     seen = Change(None) if rollout is None else _settled(rollout, now_ms, terms.alias)
     try:
@@ -180,6 +182,11 @@ def _check_version(model_id: str, message: StartRollout, base: AliasTarget, term
     for version in (message.to, base.version):
         if version not in terms.versions:
             raise VersionNotFoundError(f"model {model_id!r} has no version {version}")
+    if message.to not in terms.usable:
+        raise ModelNotReadyError(
+            f"{model_id}:{message.to} is not loaded yet, or has failed its trial: the worker's /status says which;"
+            " start again once it is ready"
+        )
 
 
 def _check_guards(message: StartRollout, terms: Terms) -> None:

@@ -130,5 +130,5 @@ def caught(outcome: Outcome) -> str | None:
     """The failure that the ledger counted for a seeded bug, and the faults before it; None if there was none. Other
     problems do not count: a machine under load recovers slowly without any bug."""
     bug = BUGS[outcome.bug or ""]
-    count = getattr(outcome.balance, bug.shows_as)
+    count = outcome.rollout_problems if bug.shows_as == "rollouts" else getattr(outcome.balance, bug.shows_as)
     return f"{count} {bug.shows_as} after {', '.join(bug.faults) or 'nothing but load'}" if count else None

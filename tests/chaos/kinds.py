@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,6 +18,8 @@ from tests.fixtures.workers import TrainedModel
 
 N_FEATURES, N_ROWS = 10, 1_000
 POISON_BYTES_MAX = 12_000
+ROLLED = "rolled"
+"""The model of rollouts."""
 LEAVING_CODES = frozenset({"model_not_found", "version_not_found", "model_not_ready"})
 Headers = list[tuple[str, str | bytes | None]]
 
@@ -86,6 +89,41 @@ class Rows:
         return None
 
 
+class RolledRows:
+    """Rows for a model that is rolled out: a bad version fails them, and those that met one are counted."""
+
+    share = 0.06
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self.met = 0
+        """Requests that a bad version has failed."""
+        self.first_met_s: float | None = None
+        """Unix time of the first since it was reset."""
+
+    def reset(self) -> None:
+        self.first_met_s = None
+
+    def choose(self, rng: random.Random) -> int:
+        return self._rows.choose(rng)
+
+    def request(self, choice: int) -> Request:
+        return self._rows.request(choice)
+
+    def fault(self, choice: int, answer: Mapping[str, Any]) -> str | None:
+        if answer.get("error", {}).get("code") == "schema_mismatch":
+            self.met += 1
+            self.first_met_s = self.first_met_s or time.time()
+            return None
+        return self._rows.fault(choice, answer)
+
+    def variant(self, answer: Mapping[str, Any]) -> str:
+        return str(answer.get("error")) if "error" in answer else self._rows.variant(answer)
+
+    def letter(self, choice: int) -> Request | None:
+        return None
+
+
 class PoisonRecords:
     """Records that cannot be decoded or scored: expects one typed error each."""
 
@@ -129,8 +167,9 @@ def usual_kinds(models: Sequence[TrainedModel]) -> list[Kind]:
     expected = {model.manifest().sha256: model.booster.predict(rows).tolist() for model in models}
     as_lists = rows.tolist()
     return [
-        Rows("demo", expected, as_lists),
+        Rows("demo", expected, as_lists, share=0.84),
         Rows("side", expected, as_lists, share=0.06, codes=LEAVING_CODES),
+        RolledRows(Rows(ROLLED, expected, as_lists)),
         PoisonRecords(),
     ]
 

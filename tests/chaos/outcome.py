@@ -45,6 +45,11 @@ class Outcome:
     logs: str = ""
 
     @property
+    def rollout_problems(self) -> int:
+        """Rollouts that broke a promise."""
+        return sum((i.problem or "").startswith("AssertionError: rollout ") for i in self.injections)
+
+    @property
     def violations(self) -> list[str]:
         """All problems; empty if every check passed."""
         found = self.balance.violations(self.guarantee)

@@ -27,7 +27,7 @@ class Bug:
     name: str
     guarantee: str
     shows_as: str
-    """The failure that the ledger must count: a field of `Balance`."""
+    """The failure that the ledger must count: a field of `Balance`; or `rollouts`, which their faults check."""
     faults: tuple[str, ...]
     """Run one after the other; empty if the load alone reveals it."""
     apply: Callable[[], None]
@@ -373,3 +373,28 @@ def route_mixes_up_values() -> None:
         return inner(self, records, [*values[1:], *values[:1]])
 
     _wrap_method(RouteOutput, "_add_all", add_all)
+
+
+# ---------------------------------------------------------------------- rollouts
+
+
+@bug(AT_LEAST_ONCE, "rollouts", "bad_rollout")
+def rollout_forgets_its_breach() -> None:
+    """Returns the alias after a breach, and does not store the breach."""
+    from inferd.streams.rollouts import processor
+
+    def finish(inner: Any, self: Any) -> Any:
+        for model_id, status in list(self.changed.items()):
+            if status.rollout is not None and status.rollout.breach is not None:
+                del self.changed[model_id]
+        return inner(self)
+
+    _wrap_method(processor._Draft, "finish", finish)
+
+
+@bug(AT_LEAST_ONCE, "rollouts", "superseded_rollout")
+def rollout_overwrites_others() -> None:
+    """Takes every change of the alias for its own."""
+    from inferd.streams.rollouts import transitions
+
+    setattr(transitions, "_is_ours", lambda rollout, alias: True)  # noqa: B010

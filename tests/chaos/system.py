@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 from inferd.schemas.models.model import CacheSpec
 from tests.chaos.broker import ProxiedKafka
 from tests.chaos.fleet import Fleet, FleetSettings, status
-from tests.chaos.kinds import Kind, trained, usual_kinds
+from tests.chaos.kinds import ROLLED, Kind, trained, usual_kinds
 from tests.chaos.ledger import PARTITIONS, Ledger, Place
 from tests.chaos.load import Load
 from tests.chaos.reader import Reader, Watch
@@ -110,7 +110,7 @@ class System:
             self.kafka.start()
         for cluster in self.clusters:
             cluster.create_topics(PARTITIONS)
-            for name in ("demo", "side"):
+            for name in ("demo", "side", ROLLED):
                 cluster.deploy(self.models[0], name)
         tiny = NewTopic(self.reply_small, 1, 1, config={"max.message.bytes": "100"})
         admin = self.admin

@@ -48,6 +48,9 @@ class Models:
     def versions(self, model_id: str) -> set[int]:
         return self.numbers
 
+    def usable(self, model_id: str) -> set[int]:
+        return self.numbers
+
     def windows(self, model_id: str, version: int, since_minute: int) -> Sequence[WindowStats]:
         return [each for each in self.found if each.version == version and each.minute >= since_minute]
 
@@ -211,7 +214,7 @@ async def test_a_start_waits_for_the_deploy_and_the_alias_that_it_is_about(owner
     assert await owner.process(record) is not None
     ahead = owner.record(encode_rollout_message(start(2, revision=9)), b"churn")
     assert await owner.process(ahead) is None
-    owner.now_s += 6
+    owner.now_s += 11
     output = await owner.process(ahead)
     assert output is not None
     [status] = statuses_of(output)

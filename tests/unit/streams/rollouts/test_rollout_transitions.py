@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from inferd.schemas.errors import InvalidValueError, ModelServingError, VersionNotFoundError
+from inferd.schemas.errors import InvalidValueError, ModelNotReadyError, ModelServingError, VersionNotFoundError
 from inferd.schemas.models import (
     Alias,
     AliasChangedError,
@@ -73,7 +73,7 @@ def message_id(number: int) -> str:
 
 def start(number: int = 1, **fields: object) -> StartRollout:
     given: dict[str, object] = {"steps": STEPS, "guards": GUARDS, "requests_min": 10, "guard_requests_min": 10}
-    return StartRollout(id=message_id(number), to=4, **(given | fields))  # type: ignore[arg-type]
+    return StartRollout(id=message_id(number), **({"to": 4} | given | fields))  # type: ignore[arg-type]
 
 
 def alias(version: int = 3, revision: int = 7) -> Alias:
@@ -81,7 +81,7 @@ def alias(version: int = 3, revision: int = 7) -> Alias:
 
 
 def terms(of: Alias | None, measured: Sequence[str] = METRICS) -> Terms:
-    return Terms(of, {3, 4, 5}, measured)  # type: ignore[arg-type]
+    return Terms(of, {3, 4, 5, 6}, {3, 4, 5}, measured)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -294,6 +294,7 @@ def test_shadows_of_the_alias_stay() -> None:
         ({}, Alias(split=[SplitShare(3, 1), SplitShare(5, 1)], revision=1), InvalidValueError, "is a split"),
         ({}, alias(4), InvalidValueError, "points at version 4 already"),
         ({}, alias(9), VersionNotFoundError, "no version 9"),
+        ({"to": 6}, alias(), ModelNotReadyError, "m:6 is not loaded yet"),
         ({"revision": 6}, alias(), AliasChangedError, "revision 7, not 6"),
         ({"steps": ["100%"], "guards": ["disagreement < 1%"]}, alias(), GuardUnavailableError, "needs a shadow step"),
     ],
