@@ -12,6 +12,7 @@ from typing import Any
 from aiokafka import TopicPartition
 
 from inferd.schemas.protocols import Exchanges
+from inferd.schemas.rollouts import Metric
 from inferd.schemas.routes import Route
 from inferd.schemas.topics import LABEL_STREAMS, LIFECYCLE_STREAMS, Stream, TenantTopics
 from inferd.streams.admission import Admission
@@ -138,7 +139,9 @@ def compose_tenants(
         lifecycle.windows.slices = slices
         owned = RolloutStore(tenant, rollouts_table)
         owned.slices = slices
-        measured = MEASURED if settings.monitor.mode != "off" else ()
+        measured: set[Metric] = set()
+        if settings.monitor.mode != "off":
+            measured = {*MEASURED, "auc"} if settings.labels_window_s else {*MEASURED}
         rollouts = RolloutProcessor(lifecycle.context, owned, lifecycle.windows, follower.of(tenant), measured)
         capture = labels = None
         if settings.capture_share:

@@ -15,6 +15,7 @@ from inferd.schemas.monitoring.baseline import (
 )
 from inferd.schemas.monitoring.codec import WINDOW_BYTES_MAX, decode_window, encode_window
 from inferd.schemas.monitoring.drift import (
+    ROWS_MIN,
     Distance,
     Drift,
     FeatureDrift,
@@ -59,6 +60,7 @@ __all__ = [
     "LOG_BINS",
     "LOG_BINS_PER_DOUBLING",
     "LOG_LEAST_EXPONENT",
+    "ROWS_MIN",
     "SCORE_BINS",
     "UNIT_BINS",
     "WINDOW_BYTES_MAX",

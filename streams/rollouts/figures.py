@@ -17,6 +17,8 @@ class Figures:
     requests: int = 0
     values: Mapping[Metric, float] = field(default_factory=lambda: NOTHING)
     """Shares in [0, 1], times in milliseconds; what was not measured is absent."""
+    labelled: int = 0
+    """Rows whose labels are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,4 +56,5 @@ def _value_and_limit(guard: Guard, rollout: Rollout, compared: Compared) -> tupl
 
 
 def _known(figures: Figures, metric: Metric, rollout: Rollout) -> float | None:
-    return figures.values.get(metric) if figures.requests >= rollout.guard_requests_min else None
+    counted = figures.labelled if metric == "auc" else figures.requests
+    return figures.values.get(metric) if counted >= rollout.guard_requests_min else None

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import reduce
 from typing import Protocol
 
-from inferd.schemas.monitoring import WINDOW_S, WindowStats, added, latency_quantile_ms
+from inferd.schemas.monitoring import (
+    ROWS_MIN,
+    WINDOW_S,
+    Predictions,
+    Quality,
+    WindowStats,
+    added,
+    latency_quantile_ms,
+    prediction_distance,
+)
 from inferd.schemas.rollouts import Metric, Rollout, parse_step
 from inferd.streams.rollouts.figures import Compared, Figures
 
 SKEW_MINUTES = 2
 """How far behind the owner's the clocks of other workers may be."""
-MEASURED: frozenset[Metric] = frozenset({"errors", "p50", "p95", "p99", "disagreement"})
+MEASURED: frozenset[Metric] = frozenset({"errors", "p50", "p95", "p99", "disagreement", "psi"})
+"""Without labels."""
 _QUANTILES: tuple[tuple[Metric, float], ...] = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
 
 
@@ -30,18 +41,18 @@ def compared_in(windows: Windows, rollout: Rollout) -> Compared:
     since = next((event.at for event in reversed(rollout.events) if event.revision == move.revision), 0)
     minute = since // 1_000 // WINDOW_S - SKEW_MINUTES
 
-    def of(version: int, *, shadow: bool) -> Figures:
+    def of(version: int, *, shadow: bool) -> list[WindowStats]:
         found = windows.windows(rollout.model_id, version, minute)
-        return figures_of(
-            each for each in found if each.alias_revision == move.revision and (each.variant == "shadow") == shadow
-        )
+        return [each for each in found if each.alias_revision == move.revision and (each.variant == "shadow") == shadow]
 
     is_shadow = parse_step(rollout.steps[rollout.step]).percent is None
-    return Compared(of(rollout.version, shadow=is_shadow), of(base, shadow=False))
+    new, champion = of(rollout.version, shadow=is_shadow), of(base, shadow=False)
+    return Compared(figures_of(new, champion), figures_of(champion))
 
 
-def figures_of(windows: Iterable[WindowStats]) -> Figures:
-    """The figures of windows that add up."""
+def figures_of(windows: Iterable[WindowStats], champion: Iterable[WindowStats] = ()) -> Figures:
+    """The figures of windows that add up. `champion`: what the predictions are compared with."""
+    windows = list(windows)
     requests = failed = compared = differing = 0
     latency: dict[int, int] = {}
     for window in windows:
@@ -58,4 +69,22 @@ def figures_of(windows: Iterable[WindowStats]) -> Figures:
             values[metric] = ms
     if compared:
         values["disagreement"] = differing / compared
-    return Figures(requests, values)
+    if (psi := _psi(_predictions(champion), _predictions(windows))) is not None:
+        values["psi"] = psi
+    quality = reduce(Quality.plus, (window.quality for window in windows), Quality())
+    if quality.auc is not None:
+        values["auc"] = quality.auc
+    return Figures(requests, values, quality.rows)
+
+
+def _predictions(windows: Iterable[WindowStats]) -> Predictions:
+    return reduce(Predictions.plus, (window.predictions for window in windows), Predictions())
+
+
+def _psi(expected: Predictions, actual: Predictions) -> float | None:
+    """How far the predictions of two versions for the same traffic are apart; None if too few rows were looked at."""
+    few = min(sum(expected.counts.values()), sum(actual.counts.values())) < ROWS_MIN
+    if few or expected.scale != actual.scale:
+        return None
+    found = prediction_distance(expected.counts, actual.counts, ordered=actual.scale != "class")
+    return found.psi if found is not None else None

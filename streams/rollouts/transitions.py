@@ -58,8 +58,8 @@ NEEDS: Mapping[Metric, str] = {
     "p95": "INFERD_MONITOR other than off",
     "p99": "INFERD_MONITOR other than off",
     "disagreement": "a shadow step",
-    "psi": "drift of predictions, which workers do not measure for guards yet",
-    "auc": "labels, which workers do not read yet",
+    "psi": "INFERD_MONITOR other than off",
+    "auc": "INFERD_LABELS_WINDOW_S above 0, and INFERD_MONITOR other than off",
 }
 
 
