@@ -166,7 +166,7 @@ class ShadowScoring:
         self, scores: ShadowScores, part: Part, target: ShadowTarget, pair: _Pair, compared: _Compared
     ) -> None:
         headers, rows = self._headers(target), pair.rows
-        for number, (request, span) in enumerate(pair.spans()):
+        for number, (request, span) in enumerate(pair.spans(), 1):
             if number % YIELD_EVERY == 0:
                 time.sleep(0)
             record = part.records[rows.indexes[request] - part.span.start]

@@ -174,6 +174,11 @@ def test_aliases_are_moved_split_rolled_back_and_promoted(inferd: Inferd, churn:
     assert "moved@champion was changed in the meantime" in late.stderr
     assert changed("alias", "moved@next", 2)["version"] == 2
     assert changed("promote", "moved@next", "--to", "champion")["version"] == 2
+    refused = inferd("models", "alias", "moved@next", 2, "--shadow", 2)
+    assert (refused.returncode, "version 2 answers requests" in refused.stderr) == (EXIT_FAILED, True)
+    assert changed("alias", "moved@next", 2, "--shadow", 1)["shadow"] == [1]
+    assert "2, 1 (shadow)" in inferd("models", "aliases", "moved").stdout
+    assert "shadow" not in changed("alias", "moved@next", 2)
     back = inferd("models", "rollback", "moved")
     assert "moved@champion points at 1 (90 %), 2 (10 %) again, as in revision 2" in back.stderr
     assert "another rollback leads to 1" in back.stderr
