@@ -135,7 +135,9 @@ def compose_tenants(
         jobs.chunks.on_demand = follower.on_demand
         windows = make_table(app, settings, tenant, "model-windows", directory)
         rollouts_table = make_table(app, settings, tenant, "rollouts", directory)
-        lifecycle = compose_lifecycle(settings, tenant, windows, (rollouts_table,), destinations)
+        lifecycle = compose_lifecycle(
+            settings, tenant, windows, (rollouts_table,), destinations, partial(follower.baseline, tenant)
+        )
         lifecycle.windows.slices = slices
         owned = RolloutStore(tenant, rollouts_table)
         owned.slices = slices

@@ -119,6 +119,7 @@ def take_snapshot(streams: StreamsView, phase: Phase, phase_for_s: float) -> Str
         route_queue=streams.route_measures.queue.snapshot(),
         route_end_to_end=streams.route_measures.end_to_end.snapshot(),
         shadows=streams.shadows.snapshot() if streams.shadows is not None else (),
+        drift=tuple(drift for parts in streams.tenants.values() for drift in parts.lifecycle.drift.snapshot()),
         rollouts=_rollouts(streams),
         waiting=tuple(WaitSnapshot(tenant, reason) for tenant, reason in streams.admission.waits.items()),
     )

@@ -16,6 +16,7 @@ from inferd.schemas.rollouts import ENDED
 from inferd.streams.telemetry import (
     CacheSnapshot,
     CaptureSnapshot,
+    DriftSnapshot,
     JobsSnapshot,
     LatencySnapshot,
     ModelMemorySnapshot,
@@ -124,6 +125,20 @@ def shadow_drops(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], int]]:
             yield (*_model_labels(item), reason), count
 
 
+def feature_drifts(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], float]]:
+    """PSI of the features that drifted most."""
+    for item in scrape.snapshot.drift if scrape.snapshot else ():
+        for feature, psi in item.features.items():
+            yield (*_model_labels(item), feature), psi
+
+
+def prediction_drifts(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], float]]:
+    """PSI of predictions."""
+    for item in scrape.snapshot.drift if scrape.snapshot else ():
+        if item.prediction_psi is not None:
+            yield _model_labels(item), item.prediction_psi
+
+
 def live_rollouts(scrape: Scrape) -> Iterator[tuple[tuple[str, ...], int]]:
     """Rollouts that may still change an alias, by phase."""
     for of in scrape.snapshot.rollouts if scrape.snapshot else ():
@@ -216,7 +231,7 @@ def steps(scrape: Scrape) -> Samples:
     return [((step,), histogram) for step, histogram in scrape.snapshot.steps.items()] if scrape.snapshot else []
 
 
-def _model_labels(model: ModelSnapshot | CacheSnapshot | ShadowSnapshot) -> tuple[str, str, str]:
+def _model_labels(model: ModelSnapshot | CacheSnapshot | ShadowSnapshot | DriftSnapshot) -> tuple[str, str, str]:
     return model.tenant, model.model_id, str(model.version)
 
 

@@ -9,6 +9,7 @@ from inferd.daemon.telemetry.metric_readers import (
     dangling_aliases,
     ended_rollouts,
     errors,
+    feature_drifts,
     labels,
     live_rollouts,
     model_kernels,
@@ -25,6 +26,7 @@ from inferd.daemon.telemetry.metric_readers import (
     of_streams,
     of_tenants,
     phases,
+    prediction_drifts,
     route_errors,
     route_states,
     shadow_drops,
@@ -190,6 +192,21 @@ METRICS: tuple[MetricInfo, ...] = (
         ("tenant", "model", "version", "reason"),
         "Requests without a result of the shadow version, by reason ([lifecycle.md](lifecycle.md#shadow-versions)).",
         shadow_drops,
+    ),
+    MetricInfo(
+        "inferd_feature_drift_psi",
+        "gauge",
+        ("tenant", "model", "version", "feature"),
+        "PSI of a feature in the last hour, from the baseline of the version ([monitoring.md](monitoring.md#drift)):"
+        " the 20 features that drifted most. Only the worker that owns the windows of the tenant has it.",
+        feature_drifts,
+    ),
+    MetricInfo(
+        "inferd_prediction_drift_psi",
+        "gauge",
+        ("tenant", "model", "version"),
+        "PSI of the predictions in the last hour, from the baseline of the version; as `inferd_feature_drift_psi`.",
+        prediction_drifts,
     ),
     MetricInfo(
         "inferd_rollouts",

@@ -23,6 +23,7 @@ from inferd.streams.telemetry import (
     AliasSnapshot,
     CacheSnapshot,
     DanglingAlias,
+    DriftSnapshot,
     JobsSnapshot,
     LatencySnapshot,
     ModelMemorySnapshot,
@@ -61,6 +62,7 @@ COPIED = (
     "jobs",
     "routes",
     "shadows",
+    "drift",
     "rollouts",
     "restoring",
     "restored_records",
@@ -153,6 +155,7 @@ class Status(msgspec.Struct, frozen=True):
     jobs: tuple[JobsSnapshot, ...] = ()
     routes: tuple[RouteSnapshot, ...] = ()
     shadows: tuple[ShadowSnapshot, ...] = ()
+    drift: tuple[DriftSnapshot, ...] = ()
     rollouts: tuple[RolloutsSnapshot, ...] = ()
     steps: dict[str, Latency] = {}
     """Duration of each step that occurred, by name."""

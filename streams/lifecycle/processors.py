@@ -21,6 +21,7 @@ from inferd.streams.group import Records
 from inferd.streams.inference import Record, internal_error
 from inferd.streams.kafka import UNCHECKED, Destinations
 from inferd.streams.lane import DeadLetters, Kind, OutputBatch, Work, rejection_of, timestamps_of
+from inferd.streams.lifecycle.drift_watch import DriftWatch
 from inferd.streams.lifecycle.windows import WindowKey, WindowsPartition, WindowStore
 from inferd.streams.state import Change, LaneTable
 from inferd.streams.telemetry import Tally, TenantCounters
@@ -87,8 +88,9 @@ class LifecycleProcessor:
 class StatsProcessor(LifecycleProcessor):
     """The processor of `model-stats`."""
 
-    def __init__(self, context: LifecycleContext) -> None:
+    def __init__(self, context: LifecycleContext, drift: DriftWatch | None = None) -> None:
         super().__init__(context, "model-stats")
+        self._drift = drift
         self._windows = context.windows
         self._processed_at = float("-inf")
 
@@ -148,11 +150,19 @@ class StatsProcessor(LifecycleProcessor):
             raise InvalidValueError(f"window: the sum of {key.model_id}:{key.version} has too many values")
         changed[key] = window
 
+    def _measure(self, drift: DriftWatch, now_s: float) -> None:
+        try:
+            drift.step(now_s)
+        except Exception:  # Drift must not stop the windows.
+            log.exception("drift_fault", tenant=self.tenant)
+
     async def opened(self, number: int) -> None:
         await self._windows.open(number)
 
     def closed(self, number: int) -> None:
         self._windows.close(number)
+        if self._drift is not None:
+            self._drift.clear()
 
     def rewound(self, number: int, dropped: Sequence[OutputBatch]) -> None:
         """Only acknowledged windows remain."""
@@ -163,7 +173,9 @@ class StatsProcessor(LifecycleProcessor):
         """Nothing to do: windows are read from the table."""
 
     def idle_output(self, tp: TopicPartition, next_offset: int, now_ms: int) -> OutputBatch | None:
-        """Removes windows that are too old."""
+        """Removes windows that are too old, and measures drift."""
+        if self._drift is not None:
+            self._measure(self._drift, now_ms / 1000)
         partition = self._windows.partitions.get(tp.partition)
         if partition is None or not (expired := partition.expired(self._oldest(now_ms))):
             return None

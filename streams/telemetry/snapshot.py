@@ -141,6 +141,20 @@ class RolloutsSnapshot(msgspec.Struct, frozen=True):
     """By phase, those that have ended since the start of this worker."""
 
 
+class DriftSnapshot(msgspec.Struct, frozen=True):
+    """How far what a version scored in the last hour is from its baseline."""
+
+    tenant: str
+    model_id: str
+    version: int
+    rows: int
+    source: str
+    """Of the baseline: `given` or `learned`."""
+    prediction_psi: float | None
+    features: dict[str, float]
+    """PSI by feature, the largest ones."""
+
+
 class ShadowSnapshot(msgspec.Struct, frozen=True):
     """A version that scores requests after another one has answered them; counts since the start of this worker."""
 
@@ -304,6 +318,8 @@ class StreamsSnapshot(msgspec.Struct, frozen=True):
     route_end_to_end: LatencySnapshot = NOTHING
     """Of routes: from a record's timestamp to the broker's acknowledgement of its output."""
     shadows: tuple[ShadowSnapshot, ...] = ()
+    drift: tuple[DriftSnapshot, ...] = ()
+    """Of the versions whose windows this worker owns, with a baseline and enough rows."""
     rollouts: tuple[RolloutsSnapshot, ...] = ()
     """Of the tenants whose rollouts this worker owns."""
     waiting: tuple[WaitSnapshot, ...] = ()

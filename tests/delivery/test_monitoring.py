@@ -174,6 +174,9 @@ def test_drift_from_a_given_and_from_a_learned_baseline(  # noqa: PLR0915
     assert max(feature["psi"] for feature in others) < 0.1
     assert found["prediction"]["psi"] > 0.01
 
+    (gauges,) = until(lambda: worker.get("/status")[1]["drift"], 30, "the worker measures drift")
+    assert (gauges["model_id"], gauges["source"], gauges["features"][names[0]] > 0.5) == ("churn", "given", True)
+
     send("other", 10_000, shift=0.0)
     key = b"other/1#learned"
     until(lambda: key in {record.key() for record in cluster.read_all("models")}, 60, "a baseline was learned")

@@ -14,6 +14,7 @@ from inferd.streams.inference.cache.cache import CacheSnapshot
 from inferd.streams.settings import StreamSettings
 from inferd.streams.telemetry.snapshot import (
     CaptureSnapshot,
+    DriftSnapshot,
     JobsSnapshot,
     LatencySnapshot,
     ModelSnapshot,
@@ -167,6 +168,7 @@ def snapshot(**changes: Any) -> StreamsSnapshot:
         "capture": (CaptureSnapshot("default", share=0.5, captured=30, refused=2),),
         "routes": (route(),),
         "shadows": (shadow(),),
+        "drift": (DriftSnapshot("default", "churn", 4, 900, "given", 0.125, {"age": 0.25}),),
         "rollouts": (rollouts(),),
         "route_queue": NOTHING_OBSERVED,
         "route_end_to_end": NOTHING_OBSERVED,

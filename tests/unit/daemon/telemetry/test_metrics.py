@@ -24,6 +24,7 @@ from tests.unit.daemon.fake_streams import FakeStreams, cache, histogram, jobs, 
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 LABELS_OF_OURS = {
+    "feature",
     "outcome",
     "reason",
     "step",
@@ -59,6 +60,13 @@ def scrape(said: StreamsSnapshot | None) -> Samples:
         for family in text_string_to_metric_families(body.decode())
         for sample in family.samples
     }
+
+
+def test_drift_of_a_version_has_a_gauge_for_each_feature() -> None:
+    samples = scrape(snapshot())
+    labels = {"tenant": "default", "model": "churn", "version": "4"}
+    assert value(samples, "inferd_feature_drift_psi", feature="age", **labels) == 0.25
+    assert value(samples, "inferd_prediction_drift_psi", **labels) == 0.125
 
 
 def test_shadow_versions_are_counted_with_the_reasons_of_drops() -> None:

@@ -12,10 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd.schemas.connection import KafkaConnection
-from inferd.schemas.monitoring import WindowStats, decode_window, encode_window, merged
+from inferd.schemas.monitoring import (
+    Baseline,
+    Features,
+    FeatureStats,
+    NumberBaseline,
+    WindowStats,
+    decode_window,
+    encode_window,
+    merged,
+)
 from inferd.streams.faust_app import create_app
 from inferd.streams.lane import OutputBatch
-from inferd.streams.lifecycle import LifecycleContext, StatsProcessor, WindowKey, WindowStore
+from inferd.streams.lifecycle import DriftWatch, LifecycleContext, StatsProcessor, WindowKey, WindowStore
 from inferd.streams.lifecycle import windows as windows_module
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import make_table
@@ -168,6 +177,42 @@ async def test_windows_are_there_after_a_restart(owner: Owner) -> None:
     await owner.processor.opened(0)
     assert owner.store.windows("churn", 3, 0) == [window()]
     assert owner.store.windows("churn", 9, 0) == [], "an entry that cannot be read stops no other"
+
+
+def counted(minute: int, age: list[int], rows: int = 300) -> WindowStats:
+    return window(minute, requests=rows, features=Features(7, rows, {"age": FeatureStats(age)}))
+
+
+BASELINE = Baseline(7, "given", 400, {"age": NumberBaseline([1.0], 0.0, 2.0, [200, 200])})
+
+
+async def test_the_owner_measures_drift_of_the_last_hour(owner: Owner) -> None:
+    known = {("churn", 3): BASELINE}
+    drift = DriftWatch("default", owner.store, lambda *version: known.get(version))
+    parts = [counted(NOW_MINUTE - 100, [300, 0]), counted(NOW_MINUTE, [150, 150]), window(version=4)]
+    await owner.take(map(encode_window, parts))
+    for _ in range(2):
+        drift.step(owner.now_s)
+    (found,) = drift.snapshot()
+    assert (found.model_id, found.version, found.rows, found.source) == ("churn", 3, 300, "given")
+    assert found.features == {"age": pytest.approx(0.0)}, "what is older than an hour is not in it"
+
+    await owner.take([encode_window(counted(NOW_MINUTE, [900, 0], 900))])
+    drift.step(owner.now_s)
+    assert drift.snapshot() == (found,), "not again so soon"
+    for _ in range(2):
+        drift.step(owner.now_s + 61)
+    (found,) = drift.snapshot()
+    assert (found.rows, found.features["age"] > 0.2) == (1_200, True)
+    drift.clear()
+    assert drift.snapshot() == ()
+
+
+async def test_drift_of_few_rows_is_not_reported(owner: Owner) -> None:
+    drift = DriftWatch("default", owner.store, lambda _model, _version: BASELINE)
+    await owner.take([encode_window(counted(NOW_MINUTE, [10, 0], 10))])
+    drift.step(owner.now_s)
+    assert drift.snapshot() == ()
 
 
 @given(
