@@ -7,9 +7,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import count
 from traceback import clear_frames
 from typing import Final
-from weakref import WeakSet
+from weakref import finalize
 
 import structlog
 
@@ -65,7 +66,9 @@ class Shadows:
         self._scoring, self._publisher, self._prefer, self._hang_s = scoring, publisher, prefer, hang_s
         self._clock = clock
         self._thread = LowThread("inferd-shadow")
-        self._kept: WeakSet[Micro] = WeakSet()
+        self._kept: dict[int, int] = {}
+        """The rows of each micro-batch that anything refers to."""
+        self._numbers = count()
         self._queue: deque[Part] = deque()
         self._work = asyncio.Event()
         self._sends = BackgroundTasks(lambda error: log.error("shadow_send_fault", exc_info=error))
@@ -81,13 +84,22 @@ class Shadows:
         version scores it. Its rows are kept until then, unless too many are."""
         if not outcome.shadows:
             return [None] * len(work)
+        try:
+            return self._parts(tenant, outcome, work)
+        except Exception:  # the answers must not be concerned
+            log.exception("shadow_fault", tenant=tenant)
+            return [None] * len(work)
+
+    def _parts(self, tenant: str, outcome: Outcome, work: Work) -> list[Part | None]:
         micro = Micro(tenant, outcome.scored, outcome.shadows)
         found = [Part(micro, partition, records, span) for partition, records, span in work]
         if not self._has_room(micro.rows):
             for part in found:
                 self._drop(part, "busy")
             return [None] * len(work)
-        self._kept.add(micro)
+        number = next(self._numbers)
+        self._kept[number] = micro.rows
+        finalize(micro, self._kept.pop, number, None).atexit = False  # in whatever thread: one step of a dict
         return [part if any(part.targets()) else None for part in found]
 
     def start(self, part: Part) -> None:
@@ -103,7 +115,7 @@ class Shadows:
         kept = len(self._kept)
         if kept < LARGE_MAX:
             return True
-        return kept < MICRO_BATCHES_MAX and rows + sum(micro.rows for micro in self._kept) <= KEPT_ROWS_MAX
+        return kept < MICRO_BATCHES_MAX and rows + sum(self._kept.values()) <= KEPT_ROWS_MAX
 
     # ------------------------------------------------------------------ lifecycle
 
@@ -113,7 +125,10 @@ class Shadows:
             await self._work.wait()
             self._work.clear()
             while self._queue:
-                await self._score(self._queue.popleft())
+                try:
+                    await self._score(self._queue.popleft())
+                except Exception:  # the worker must not end because of a shadow
+                    log.exception("shadow_fault")
 
     async def close(self) -> None:
         """Drops the queue, and closes the producer. A version that hangs is not waited for."""

@@ -6,9 +6,10 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import msgspec
+import pytest
 from structlog.testing import capture_logs
 
 from inferd.schemas.models import Alias
@@ -267,3 +268,17 @@ async def test_requests_over_http_are_scored_a_little_after_their_answers() -> N
         await asyncio.sleep(0)
         assert not world.published.sent
         await until(lambda: world.published.sent)
+
+
+async def test_unexpected_exceptions_stop_neither_the_lane_nor_later_scoring(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    with monkeypatch.context() as patched, capture_logs() as logged:
+        patched.setattr(Part, "targets", lambda _part: 1 / 0)
+        assert world.parts() == [None]
+        async with world.running():
+            world.shadows.start(Part(cast(Any, None), 0, [], range(0)))
+            await until(lambda: len(logged) == 2)
+            patched.undo()
+            world.shadows.start(world.part())
+            await until(lambda: world.published.sent)
+    assert {entry["event"] for entry in logged} == {"shadow_fault"}
