@@ -17,7 +17,9 @@ ANSWERS_MAX = 16
 REASON_CHARS_MAX = 256
 
 
-class _Message(msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True, kw_only=True):
+class _Message(
+    msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True, kw_only=True, omit_defaults=True
+):
     id: str
     """32 hexadecimal digits that no other message has."""
 
@@ -110,7 +112,7 @@ class RolloutEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     by: str | None = None
 
 
-class Rollout(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     """A rollout. Times are Unix milliseconds."""
 
     id: str
@@ -164,7 +166,7 @@ class Measure(msgspec.Struct, frozen=True):
     requests: int
 
 
-class RolloutStatus(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The newest status of a model's rollout."""
 
     rollout: Rollout | None = None

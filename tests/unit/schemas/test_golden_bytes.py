@@ -21,7 +21,7 @@ from inferd.schemas.codec import (
 from inferd.schemas.codecs import JSON, MSGPACK, Codec
 from inferd.schemas.dead_letters import DeadLetter
 from inferd.schemas.limits import DEFAULT_LIMITS
-from inferd.schemas.models.model import Alias, AliasRevision, Feature, Manifest, SplitShare
+from inferd.schemas.models.model import Alias, AliasRevision, AliasTarget, Feature, Manifest, SplitShare
 from inferd.schemas.requests.request import (
     InputData,
     ListRows,
@@ -29,6 +29,25 @@ from inferd.schemas.requests.request import (
     TensorRows,
 )
 from inferd.schemas.requests.result import Prediction
+from inferd.schemas.rollouts import (
+    AbortRollout,
+    Answer,
+    Breach,
+    Measure,
+    Move,
+    PauseRollout,
+    PromoteRollout,
+    ResumeRollout,
+    Rollout,
+    RolloutEvent,
+    RolloutMessage,
+    RolloutStatus,
+    StartRollout,
+    decode_rollout_message,
+    decode_rollout_status,
+    encode_rollout_message,
+    encode_rollout_status,
+)
 from inferd.schemas.routes import decode_route, encode_route
 from tests.unit.schemas.sample_records import ALIAS, DEAD_LETTER, MANIFEST, RESULTS, ROUTES, SHA256
 
@@ -78,6 +97,34 @@ ALIASES = {
     "removed": Alias(revision=8, removed=True, history=[AliasRevision(split=[SplitShare(1, 9.0)], revision=7)]),
 }
 
+ID = "0123456789abcdef0123456789abcdef"
+ROLLOUT_MESSAGES: dict[str, RolloutMessage] = {
+    "start": StartRollout(
+        id=ID, to=4, steps=["shadow:30m", "10%:2h:1000", "100%"], alias="next", guards=["errors < 0.5%", "p99 < 1.5x"],
+        requests_min=50, guard_requests_min=20, revision=7, by="ana@host",
+    ),
+    "least": StartRollout(id=ID, to=4, steps=["100%"]),
+    "pause": PauseRollout(id=ID, by="ana@host"),
+    "resume": ResumeRollout(id=ID),
+    "promote": PromoteRollout(id=ID, rollout=ID),
+    "abort": AbortRollout(id=ID),
+}  # fmt: skip
+ROLLOUT_STATUSES = {
+    "rolled_back": RolloutStatus(
+        rollout=Rollout(
+            id=ID, model_id="m", alias="champion", version=4, base=AliasTarget(version=3), base_revision=7,
+            steps=["10%:2h", "100%"], guards=["errors < 0.5%"], requests_min=100, guard_requests_min=100,
+            started_at=1_000, started_by="ana@host", phase="rolled_back", held_ms=2_000,
+            move=Move(9, AliasTarget(version=3), True),
+            breach=Breach("errors < 0.5%", 0.25, 0.005, 120, "10%:2h", 3_000), ended_at=3_000,
+            events=[RolloutEvent(1_000, "started", by="ana@host"), RolloutEvent(3_000, "rolled back", 9)],
+        ),
+        answers=[Answer(ID), Answer("f" * 32, "rollout_conflict", "it is running")],
+        requests=120, measures=[Measure("errors < 0.5%", 0.25, 0.005, 120)], at=4_000,
+    ),
+    "refused": RolloutStatus(answers=[Answer(ID, "rollout_not_found", "no")], at=1),
+}  # fmt: skip
+
 
 def golden(kind: str, name: str, codec: Codec) -> bytes:
     written = json.loads((GOLDEN / f"{kind}.json").read_text())[name][codec.name]
@@ -125,6 +172,20 @@ def test_aliases(name: str, codec: Codec) -> None:
 def test_routes(name: str, codec: Codec) -> None:
     assert encode_route(ROUTES[name], codec) == golden("routes", name, codec)
     assert decode_route(golden("routes", name, codec), codec=codec) == ROUTES[name]
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=str)
+@pytest.mark.parametrize("name", ROLLOUT_MESSAGES)
+def test_rollout_messages(name: str, codec: Codec) -> None:
+    assert encode_rollout_message(ROLLOUT_MESSAGES[name], codec) == golden("rollouts", name, codec)
+    assert decode_rollout_message(golden("rollouts", name, codec), codec) == ROLLOUT_MESSAGES[name]
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=str)
+@pytest.mark.parametrize("name", ROLLOUT_STATUSES)
+def test_rollout_statuses(name: str, codec: Codec) -> None:
+    assert encode_rollout_status(ROLLOUT_STATUSES[name], codec) == golden("rollouts", name, codec)
+    assert decode_rollout_status(golden("rollouts", name, codec), codec) == ROLLOUT_STATUSES[name]
 
 
 def test_dead_letters() -> None:
