@@ -15,7 +15,7 @@ import numpy as np
 from inferd.client import Client
 from inferd.daemon.broker import EmbeddedKafka, EmbeddedKafkaSettings
 from inferd.daemon.cluster import reach
-from inferd.daemon.demo import outcome
+from inferd.daemon.demo import outcome, rollouts
 from inferd.daemon.demo.flights import FlightSet, load_flights
 from inferd.daemon.demo.job import check_job, run_job
 from inferd.daemon.demo.narration import Narrator
@@ -56,6 +56,8 @@ class DemoOptions:
     """Duration of the latency measurement."""
     rate: float
     """Requests per second of the latency measurement."""
+    rollouts: bool = False
+    """Whether two more versions are rolled out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ def run_demo(settings: Settings, options: DemoOptions, narrator: Narrator | None
         if settings.broker:
             # Registered before the worker starts, so that it runs after the worker has stopped.
             running.callback(lambda: asyncio.run(delete_topics(connection, topics)))
-        worker = _start_worker(narrator, running, connection, topics, folder)
+        worker = _start_worker(narrator, running, connection, topics, folder, options)
         _run(Demo(narrator, options, connection, topics, worker))
         with narrator.step("stop", "stopping the worker and the broker") as step:
             worker.stop()
@@ -115,7 +117,12 @@ def _start_kafka(narrator: Narrator, running: ExitStack, folder: Path) -> KafkaC
 
 
 def _start_worker(
-    narrator: Narrator, running: ExitStack, connection: KafkaConnection, topics: TenantTopics, folder: Path
+    narrator: Narrator,
+    running: ExitStack,
+    connection: KafkaConnection,
+    topics: TenantTopics,
+    folder: Path,
+    options: DemoOptions,
 ) -> WorkerProcess:
     environment = {
         "INFERD_BROKER": connection.bootstrap_servers,
@@ -126,6 +133,7 @@ def _start_worker(
         "INFERD_HTTP_HOST": "127.0.0.1",
         "INFERD_HTTP_PORT": "0",
         "INFERD_DATA_DIR": str(folder / "worker"),
+        **(rollouts.ENVIRONMENT if options.rollouts else {}),
     }
     with narrator.step("worker", "starting a worker") as step:
         worker = running.enter_context(WorkerProcess(environment, folder / "worker.log"))
@@ -141,16 +149,19 @@ def _run(demo: Demo) -> None:
         model = train(flights.train)
         step.say(f"LightGBM with {TREES} trees, on the {len(flights.train):,} flights of January to October")
     try:
-        asyncio.run(_serve(demo, model, flights.held_out.head(demo.options.flights)))
+        held_out = flights.held_out.head(demo.options.flights)
+        asyncio.run(_serve(demo, model, held_out, flights.train))
     except ServerError:
         # If the worker has exited, its error is the cause.
         demo.worker.check()
         raise
 
 
-async def _serve(demo: Demo, model: TrainedModel, flights: FlightSet) -> None:
+async def _serve(demo: Demo, model: TrainedModel, flights: FlightSet, train_set: FlightSet) -> None:
     async with demo.client() as client:
         manifest = await _deploy(demo, client, model)
+        if demo.options.rollouts:
+            await rollouts.set_baseline(client, manifest, model, train_set)
         rows = flights.rows()
         results = await _stream(demo, client, rows)
         with demo.narrator.step("job", "the same flights as one Parquet file") as step:
@@ -167,6 +178,8 @@ async def _serve(demo: Demo, model: TrainedModel, flights: FlightSet) -> None:
         outcome.show_speed(demo.narrator, results, latency, demo.options.rate)
         outcome.show_rejections(demo.narrator, rejections)
         await route_tickets(demo.narrator, client)
+        if demo.options.rollouts:
+            await rollouts.roll_out(demo.narrator, client, MODEL, train_set, flights)
         status = await asyncio.to_thread(demo.worker.settled_status)
         outcome.show_status(demo.narrator, demo.worker.url, status)
         counts = await record_counts(demo.connection, demo.topics, ("requests", "results", "dead-letters"))

@@ -31,7 +31,7 @@ class TrainedModel:
         return np.asarray(self.booster.predict(flights.features), dtype=np.float64)
 
 
-def train(flights: FlightSet) -> TrainedModel:
+def train(flights: FlightSet, trees: int = TREES) -> TrainedModel:
     """Trains a binary classifier of late arrivals."""
     load_openmp()
     import lightgbm
@@ -46,5 +46,5 @@ def train(flights: FlightSet) -> TrainedModel:
         "deterministic": True,
         "verbose": -1,
     }
-    booster = lightgbm.train(parameters, lightgbm.Dataset(flights.features, flights.late), num_boost_round=TREES)
+    booster = lightgbm.train(parameters, lightgbm.Dataset(flights.features, flights.late), num_boost_round=trees)
     return TrainedModel(booster, booster.model_to_string().encode())
