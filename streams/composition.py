@@ -126,7 +126,7 @@ def compose_tenants(
         requests = RequestProcessor(names, scorer, settings.worker_id, destinations, scoring, predictions)
         requests.tracing, requests.on_demand = measures.tracing, follower.on_demand
         requests.monitor = monitor = Monitor(
-            names.name("model-stats"), settings.monitor.mode, partial(follower.baseline, tenant), names.name("models")
+            names.name("model-stats"), settings.monitor.mode, partial(follower.baseline, tenant), learns=True
         )
         jobs_table = make_table(app, settings, tenant, "jobs", directory)
         process_batch = user_code.process_batch(tenant)

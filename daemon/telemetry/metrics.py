@@ -107,7 +107,9 @@ METRICS: tuple[MetricInfo, ...] = (
     ),
     of_tenants("inferd_dead_letters_total", "counter", "Records copied to dead-letters.", lambda t: t.dead_letters),
     of_tenants("inferd_pending_requests", "gauge", "Requests taken and not yet answered.", lambda t: t.pending),
-    of_tenants("inferd_published_bytes_total", "counter", "Bytes of results and dead letters.", lambda t: t.bytes_out),
+    of_tenants(
+        "inferd_published_bytes_total", "counter", "Bytes of results, dead letters and counts.", lambda t: t.bytes_out
+    ),
     of_partitions("inferd_partition_position", "Offset of the next record to take.", lambda p: p.position),
     of_partitions("inferd_partition_committed_offset", "Committed offset.", lambda p: p.committed),
     of_partitions("inferd_partition_end_offset", "Last known end offset.", lambda p: p.end),

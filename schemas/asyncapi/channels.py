@@ -66,7 +66,10 @@ _STREAMS: Mapping[Stream, _Stream] = {
     ),
     "routes": _Stream("Routes: creating one is producing a record.", messages.ROUTES, ("receive",), compacted=True),
     "model-stats": _Stream(
-        "What each model version scored, minute by minute.", messages.MODEL_STATS, ("send", "receive"), internal=True
+        "What each model version scored, minute by minute.",
+        (*messages.MODEL_STATS, *messages.BASELINES),
+        ("send", "receive"),
+        internal=True,
     ),
     "labels": _Stream("What was true of requests, known later.", messages.LABELS, ("receive", "send")),
     "to-label": _Stream(

@@ -18,7 +18,8 @@ BINS_MAX = 10
 """Bins of a number: as many quantiles of the baseline."""
 CATEGORIES_MAX = 50
 """Categories that have a bin of their own."""
-BASELINE_BYTES_MAX = 524_288
+BASELINE_BYTES_MAX = 262_144
+"""Size of an encoded baseline: about 2,000 features."""
 REVISION_MAX = 2**53
 
 Source = Literal["given", "learned"]

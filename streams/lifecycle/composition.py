@@ -38,7 +38,8 @@ def compose_lifecycle(
     tables = (windows_table, *others)
     windows = WindowStore(tenant, windows_table, settings.monitor.windows_h)
     context = LifecycleContext(
-        TenantTopics(settings.namespace, tenant), windows, tables, settings.worker_id, settings.limits, destinations
-    )
+        TenantTopics(settings.namespace, tenant), windows, tables, settings.worker_id, settings.limits, destinations,
+        baseline_of,
+    )  # fmt: skip
     drift = DriftWatch(tenant, windows, baseline_of)
     return TenantLifecycle(windows, drift, context, (StatsProcessor(context, drift),), tables)

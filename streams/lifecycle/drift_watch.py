@@ -9,6 +9,7 @@ from inferd.streams.lifecycle.windows import Version, WindowStore
 from inferd.streams.telemetry import DriftSnapshot
 
 BaselineOf = Callable[[str, int], Baseline | None]
+"""Model id and version -> its baseline."""
 SPAN_MINUTES = 60
 """Windows that are compared with the baseline."""
 AGAIN_S, SOON_S = 60, 5

@@ -15,19 +15,30 @@ from aiokafka import TopicPartition
 
 from inferd.schemas.errors import InvalidValueError, ModelServingError
 from inferd.schemas.limits import Limits
-from inferd.schemas.monitoring import WINDOW_BYTES_MAX, WINDOW_S, WindowStats, decode_window, encode_window, merge
+from inferd.schemas.models import BaselineKey, parse_model_key
+from inferd.schemas.monitoring import (
+    WINDOW_BYTES_MAX,
+    WINDOW_S,
+    WindowStats,
+    decode_baseline,
+    decode_window,
+    encode_window,
+    merge,
+)
 from inferd.schemas.topics import Stream, TenantTopics
 from inferd.streams.group import Records
 from inferd.streams.inference import Record, internal_error
 from inferd.streams.kafka import UNCHECKED, Destinations
 from inferd.streams.lane import DeadLetters, Kind, OutputBatch, Work, rejection_of, timestamps_of
-from inferd.streams.lifecycle.drift_watch import DriftWatch
+from inferd.streams.lifecycle.drift_watch import BaselineOf, DriftWatch
 from inferd.streams.lifecycle.windows import WindowKey, WindowsPartition, WindowStore
 from inferd.streams.state import Change, LaneTable
 from inferd.streams.telemetry import Tally, TenantCounters
 
 log = structlog.get_logger(__name__)
 
+LEARNED = b"#learned"
+"""End of the keys of baselines; windows have the model id as the key."""
 RECORDS_MAX = 4_096
 """Maximum records per micro-batch."""
 PAUSE_S = 0.5
@@ -47,6 +58,7 @@ class LifecycleContext:
     worker_id: str
     limits: Limits
     destinations: Destinations = UNCHECKED
+    baseline_of: BaselineOf = lambda _model, _version: None
     clock: Callable[[], float] = time.time
     """Unix seconds."""
 
@@ -92,7 +104,12 @@ class StatsProcessor(LifecycleProcessor):
         super().__init__(context, "model-stats")
         self._drift = drift
         self._windows = context.windows
+        self._models = context.topics.name("models")
         self._processed_at = float("-inf")
+
+    def outputs(self, number: int) -> Iterable[TopicPartition]:
+        yield from super().outputs(number)
+        yield TopicPartition(self._models, 0)
 
     def records_max(self) -> int:
         return RECORDS_MAX
@@ -115,7 +132,10 @@ class StatsProcessor(LifecycleProcessor):
             try:
                 if (rejection := getattr(record, "rejection", None)) is not None:
                     raise rejection
-                self._add(partition, changed, record, now_ms // 1000 // WINDOW_S)
+                if (record.key or b"").endswith(LEARNED):
+                    self._publish_baseline(output, record)
+                else:
+                    self._add(partition, changed, record, now_ms // 1000 // WINDOW_S)
             except ModelServingError as error:
                 self.reject(output, tp, record, error)
             except Exception as fault:  # No record may stop its partition.
@@ -129,6 +149,13 @@ class StatsProcessor(LifecycleProcessor):
         if changes:
             output.changes[partition.table] = changes
         return output
+
+    def _publish_baseline(self, output: OutputBatch, record: Record) -> None:
+        """Publishes a baseline that a worker has learned, unless the version has one."""
+        key = parse_model_key(record.key)
+        decode_baseline(record.value)
+        if isinstance(key, BaselineKey) and self._context.baseline_of(key.model_id, key.version) is None:
+            output.add(self._models, 0, (record.key, record.value, []))
 
     def _oldest(self, now_ms: int) -> int:
         """The first minute whose windows are kept."""

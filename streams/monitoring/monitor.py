@@ -104,11 +104,12 @@ class Monitor:
         topic: str,
         mode: Monitoring,
         baseline_of: BaselineOf = lambda _model, _version: None,
-        models_topic: str | None = None,
+        *,
+        learns: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`topic`: the tenant's `model-stats`; `models_topic`: its `models`, for baselines that are learned; None: none
-        is. `clock`: Unix seconds."""
+        """`topic`: the tenant's `model-stats`; `learns`: whether versions without a baseline get one of the first rows,
+        which the owner of `topic` publishes; `clock`: Unix seconds."""
         self.topic = topic
         self.mode = mode
         self.dropped = 0
@@ -119,7 +120,7 @@ class Monitor:
         self._samples: dict[Label, _Sample] = {}
         self._flushed_at = clock()
         self._counters: dict[tuple[str, int], _Counters] = {}
-        self._models_topic = models_topic
+        self._learns = learns
         self._lessons: dict[tuple[str, int], _Lesson] = {}
         self._learned: set[tuple[str, int]] = set()
         """Versions whose baseline this process has learned."""
@@ -129,8 +130,6 @@ class Monitor:
         """Partitions that counts are written to."""
         if self.mode != "off":
             yield TopicPartition(self.topic, FIRST)
-            if self._models_topic is not None:
-                yield TopicPartition(self._models_topic, FIRST)
 
     def add(
         self,
@@ -201,7 +200,7 @@ class Monitor:
                 self._put(output, window)
             self._pending.clear()
             for proposal in self._proposals:
-                output.add(self._models_topic or "", FIRST, proposal)
+                output.add(self.topic, FIRST, proposal)
             self._proposals.clear()
 
     def due(self, now_s: float) -> bool:
@@ -284,7 +283,7 @@ class Monitor:
     def _learn(self, scored: ScoredRows, rows: NDArray[np.intp]) -> None:
         """Keeps rows of a version without a baseline; of the first `LEARNED_ROWS` of them one is made."""
         version = scored.model.manifest.model_id, scored.model.manifest.version
-        if version in self._learned or self._models_topic is None:
+        if version in self._learned or not self._learns:
             return
         lesson = self._lessons.get(version)
         if lesson is None or lesson.schema is not scored.model.features:

@@ -12,6 +12,15 @@ from inferd.schemas.models.model import (
     Preprocess,
     SplitShare,
 )
+from inferd.schemas.monitoring import (
+    Baseline,
+    CategoryBaseline,
+    Features,
+    FeatureStats,
+    NumberBaseline,
+    Predictions,
+    WindowStats,
+)
 from inferd.schemas.requests.result import Failure, Prediction, Result
 from inferd.schemas.routes import Format, Route, Sink, Source
 
@@ -87,4 +96,24 @@ ROUTES = {
     "events": Route("r", Source(["in"], Format("cloudevents", data="avro")), "m", Sink("out")),
     "added_field": Route("r", Source(["in"], Format("json")), "m", Sink("out", field="fraud")),
     "least": Route("r", Source(["in"], Format("json")), "m", Sink("out")),
+}  # fmt: skip
+
+WINDOWS = {
+    "counts": WindowStats(model_id="m", version=1, minute=29_934_000, requests=3, rows=2, errors={"internal": 1}),
+    "everything": WindowStats(
+        model_id="m", version=2, minute=29_934_001, variant="canary", alias_revision=7, requests=5, rows=4,
+        errors={"malformed": 1}, latency={0: 2, 12: 3}, predictions=Predictions("log", {-3: 1, 0: 1, 700: 2}),
+        features=Features(
+            1_796_041_129_748, 4, {"age": FeatureStats([1, 2], 1, 1), "plan": FeatureStats([3], 0, 0, 1)}
+        ),
+        compared=4, differing=1,
+    ),
+}  # fmt: skip
+BASELINES = {
+    "given": Baseline(
+        1_796_041_129_748, "given", 10,
+        {"age": NumberBaseline([30.5], 18.0, 90.0, [4, 5], 1), "plan": CategoryBaseline(["a", True], [6, 2], 1, 1)},
+        Predictions("unit", {12: 9, 99: 1}),
+    ),
+    "learned": Baseline(1, "learned", 0, {}),
 }  # fmt: skip

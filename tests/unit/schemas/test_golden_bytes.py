@@ -22,6 +22,7 @@ from inferd.schemas.codecs import JSON, MSGPACK, Codec
 from inferd.schemas.dead_letters import DeadLetter
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.schemas.models.model import Alias, AliasRevision, AliasTarget, Feature, Manifest, SplitShare
+from inferd.schemas.monitoring import decode_baseline, decode_window, encode_baseline, encode_window
 from inferd.schemas.requests.request import (
     InputData,
     ListRows,
@@ -49,7 +50,7 @@ from inferd.schemas.rollouts import (
     encode_rollout_status,
 )
 from inferd.schemas.routes import decode_route, encode_route
-from tests.unit.schemas.sample_records import ALIAS, DEAD_LETTER, MANIFEST, RESULTS, ROUTES, SHA256
+from tests.unit.schemas.sample_records import ALIAS, BASELINES, DEAD_LETTER, MANIFEST, RESULTS, ROUTES, SHA256, WINDOWS
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "wire"
 CODECS: tuple[Codec, ...] = (MSGPACK, JSON)
@@ -186,6 +187,19 @@ def test_rollout_messages(name: str, codec: Codec) -> None:
 def test_rollout_statuses(name: str, codec: Codec) -> None:
     assert encode_rollout_status(ROLLOUT_STATUSES[name], codec) == golden("rollouts", name, codec)
     assert decode_rollout_status(golden("rollouts", name, codec), codec) == ROLLOUT_STATUSES[name]
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_windows(name: str) -> None:
+    assert encode_window(WINDOWS[name]) == golden("windows", name, MSGPACK)
+    assert decode_window(golden("windows", name, MSGPACK)) == WINDOWS[name]
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=str)
+@pytest.mark.parametrize("name", BASELINES)
+def test_baselines(name: str, codec: Codec) -> None:
+    assert encode_baseline(BASELINES[name], codec) == golden("baselines", name, codec)
+    assert decode_baseline(golden("baselines", name, codec), codec) == BASELINES[name]
 
 
 def test_dead_letters() -> None:

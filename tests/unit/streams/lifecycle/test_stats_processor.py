@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace as replaced
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from inferd.schemas.monitoring import (
     NumberBaseline,
     WindowStats,
     decode_window,
+    encode_baseline,
     encode_window,
     merged,
 )
@@ -41,6 +43,7 @@ class Owner:
         self.processor, self.store = processor, store
         self.now_s = NOW_MINUTE * 60.0
         self.offset = 0
+        self.known: dict[tuple[str, int], Baseline] = {}
 
     @classmethod
     async def make(cls, path: Path) -> Owner:
@@ -50,7 +53,8 @@ class Owner:
         store = WindowStore("default", table, 48)
         owner: Owner
         context = LifecycleContext(
-            TOPICS, store, (table,), "w1", settings.limits, clock=lambda: owner.now_s
+            TOPICS, store, (table,), "w1", settings.limits, clock=lambda: owner.now_s,
+            baseline_of=lambda *version: owner.known.get(version),
         )  # fmt: skip
         owner = cls(StatsProcessor(context), store)
         await owner.processor.opened(0)
@@ -64,8 +68,11 @@ class Owner:
         return made
 
     async def process(self, values: Iterable[bytes | None]) -> OutputBatch:
+        return await self.process_records(self.records(values))
+
+    async def process_records(self, records: list[ConsumerRecord[Any, Any]]) -> OutputBatch:
         self.now_s += 1
-        [[output]] = await self.processor.process([(STATS, self.records(values))])
+        [[output]] = await self.processor.process([(STATS, records)])
         return output
 
     def publish(self, output: OutputBatch) -> None:
@@ -206,6 +213,19 @@ async def test_the_owner_measures_drift_of_the_last_hour(owner: Owner) -> None:
     assert (found.rows, found.features["age"] > 0.2) == (1_200, True)
     drift.clear()
     assert drift.snapshot() == ()
+
+
+async def test_a_learned_baseline_is_published_unless_there_is_one(owner: Owner) -> None:
+    value, models = encode_baseline(BASELINE), (TOPICS.name("models"), 0)
+    record = replaced(owner.records([value])[0], key=b"churn/3#learned")
+    output = await owner.process_records([record])
+    assert output.by_topic == {models: [(b"churn/3#learned", value, [])]}
+    assert TopicPartition(*models) in {*owner.processor.outputs(0)}
+    owner.known["churn", 3] = BASELINE
+    assert (await owner.process_records([record])).by_topic == {}
+    garbage = replaced(record, value=b"garbage")
+    (topic,) = (await owner.process_records([garbage])).by_topic
+    assert topic == (TOPICS.name("dead-letters"), 0)
 
 
 async def test_drift_of_few_rows_is_not_reported(owner: Owner) -> None:
