@@ -18,7 +18,7 @@ from inferd.schemas.models import Alias, AliasKey, AliasLog, decode_alias, parse
 from inferd.streams.inference import manifest_of
 from tests.fixtures.workers import Cluster, StartWorker, TrainedModel, Worker, until
 
-CLIENTS, ROUNDS, ROUNDS_LEAST, ROUNDS_S = 4, 300, 40, 45.0
+CLIENTS, ROUNDS, ROUNDS_LEAST, ROUNDS_S = 4, 300, 40, 20.0
 KEY = AliasKey("race", "champion")
 pytestmark = pytest.mark.timeout(300)
 

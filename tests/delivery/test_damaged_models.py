@@ -29,7 +29,7 @@ from tests.unit.streams.inference.formats.sklearn import sklearn_models
 from tests.unit.streams.inference.formats.sklearn.test_sklearn_file import mutants as skops_mutants
 from tests.unit.streams.inference.formats.xgboost import xgboost_models
 
-MUTANTS = int(os.environ.get("MUTANTS", "12"))
+MUTANTS = int(os.environ.get("MUTANTS", "6"))
 WITHIN_S = 300.0 + 2 * MUTANTS
 GROWTH_BYTES_MAX = 64 * 2**20
 """Versions that are damaged and still predict are loaded, and some memory is the allocator's."""
