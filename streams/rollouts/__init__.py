@@ -4,7 +4,7 @@
 """
 
 from inferd.streams.rollouts.figures import Compared, Figures, breach_of, measures_of
-from inferd.streams.rollouts.measuring import MEASURED, compared_in
+from inferd.streams.rollouts.measuring import MEASURED, Measuring
 from inferd.streams.rollouts.processor import Models, RolloutProcessor
 from inferd.streams.rollouts.rollout_store import RolloutStore
 from inferd.streams.rollouts.transitions import Change, Terms, advance, author_of, is_settled, target_of_rollout, tick
@@ -14,6 +14,7 @@ __all__ = [
     "Change",
     "Compared",
     "Figures",
+    "Measuring",
     "Models",
     "RolloutProcessor",
     "RolloutStore",
@@ -21,7 +22,6 @@ __all__ = [
     "advance",
     "author_of",
     "breach_of",
-    "compared_in",
     "is_settled",
     "measures_of",
     "target_of_rollout",

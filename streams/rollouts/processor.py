@@ -35,7 +35,7 @@ from inferd.streams.inference import Record, internal_error
 from inferd.streams.lane import OutputBatch, Work, timestamps_of
 from inferd.streams.lifecycle import LifecycleContext, LifecycleProcessor
 from inferd.streams.rollouts.figures import Compared, measures_of
-from inferd.streams.rollouts.measuring import Windows, compared_in
+from inferd.streams.rollouts.measuring import Measuring, Windows
 from inferd.streams.rollouts.rollout_store import RolloutsPartition, RolloutStore
 from inferd.streams.rollouts.transitions import Change, Terms, advance, tick
 from inferd.streams.telemetry import Tally
@@ -122,7 +122,8 @@ class RolloutProcessor(LifecycleProcessor):
         measured: Collection[Metric],
     ) -> None:
         super().__init__(context, "rollouts")
-        self.owned, self._windows, self._models, self._measured = owned, windows, models, measured
+        self.owned, self._models, self._measured = owned, models, measured
+        self._measuring = Measuring(windows)
 
     def records_max(self) -> int:
         return RECORDS_MAX
@@ -195,7 +196,7 @@ class RolloutProcessor(LifecycleProcessor):
             log.warning("rollout_message_refused", tenant=self.tenant, model=model_id, code=answer.code,
                         reason=answer.reason)  # fmt: skip
         self._note(model_id, before, change)
-        compared = Compared() if change.rollout is None else compared_in(self._windows, change.rollout)
+        compared = Compared() if change.rollout is None else self._measuring.compared(change.rollout, draft.now_ms)
         draft.take(model_id, change, answer, compared)
 
     def idle_output(self, tp: TopicPartition, next_offset: int, now_ms: int) -> OutputBatch | None:
@@ -216,7 +217,7 @@ class RolloutProcessor(LifecycleProcessor):
         rollout = status.rollout
         if rollout is None:
             return
-        compared = compared_in(self._windows, rollout)
+        compared = self._measuring.compared(rollout, draft.now_ms)
         alias = self._models.newest_alias(model_id, rollout.alias)
         change = tick(rollout, draft.now_ms, alias, compared)
         if change.changed:
@@ -239,6 +240,7 @@ class RolloutProcessor(LifecycleProcessor):
                          what=event.what, revision=event.revision, by=event.by)  # fmt: skip
 
     async def opened(self, number: int) -> None:
+        self._measuring.forget()
         await self.owned.open(number)
         live = [status.rollout.model_id for status in self.owned.live() if status.rollout is not None]
         log.info("rollouts_opened", tenant=self.tenant, models=live[:SHOWN_MAX])
@@ -248,6 +250,7 @@ class RolloutProcessor(LifecycleProcessor):
 
     def rewound(self, number: int, dropped: Sequence[OutputBatch]) -> None:
         """Only acknowledged states remain."""
+        self._measuring.forget()
         self.owned.reopen(number)
 
     def acked(self, number: int, output: OutputBatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
+from msgspec.structs import replace
 
 from inferd.schemas.codecs import JSON
 from inferd.schemas.connection import KafkaConnection
@@ -25,7 +26,7 @@ from inferd.schemas.rollouts import (
 from inferd.streams.faust_app import create_app
 from inferd.streams.lane import OutputBatch
 from inferd.streams.lifecycle import LifecycleContext, WindowStore
-from inferd.streams.rollouts import MEASURED, RolloutProcessor, RolloutStore, compared_in
+from inferd.streams.rollouts import MEASURED, Measuring, RolloutProcessor, RolloutStore
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import make_table
 from tests.fixtures.lane import TOPICS
@@ -196,8 +197,40 @@ async def test_only_requests_by_the_running_change_of_the_alias_count(owner: Own
         window(4, 2, minute - 10, 1_000, errors=1_000), window(4, 2, minute, 7), window(4, 2, minute + 1, 4, errors=1),
         window(3, 2, minute, 90),
     ]  # fmt: skip
-    compared = compared_in(owner.models, status.rollout)
+    compared = Measuring(owner.models).compared(status.rollout, int(owner.now_s * 1_000))
     assert (compared.new.requests, compared.new.values["errors"], compared.champion.requests) == (11, 1 / 11, 90)
+
+
+async def test_old_windows_are_added_once(owner: Owner) -> None:
+    output = await owner.send(start())
+    rollout = statuses_of(output)[0].rollout
+    assert rollout is not None
+    minute, total = int(owner.now_s // 60), 0
+    measuring = Measuring(owner.models)
+    for passed in range(12):
+        owner.models.found.append(window(4, 2, minute + passed, requests=passed + 1))
+        owner.models.found += [window(4, 2, minute + passed - 1, requests=1)] if passed else []
+        total += passed + 1 + (passed > 0)
+        now_ms = (minute + passed) * 60_000 + 1
+        assert measuring.compared(rollout, now_ms).new.requests == total
+        assert measuring.compared(rollout, now_ms).new.requests == total
+    owner.models.found = [each for each in owner.models.found if each.minute >= minute + 11 - 5]
+    assert measuring.compared(rollout, now_ms).new.requests == total, "older ones are remembered"
+    measuring.forget()
+    assert measuring.compared(rollout, now_ms).new.requests < total
+
+
+async def test_labels_of_old_windows_count_if_a_guard_judges_them(owner: Owner) -> None:
+    output = await owner.send(start())
+    rollout = statuses_of(output)[0].rollout
+    assert rollout is not None
+    rollout = replace(rollout, guards=["auc > 0.5"])
+    minute, measuring = int(owner.now_s // 60), Measuring(owner.models)
+    owner.models.found = [window(4, 2, minute, requests=5)]
+    later = [(minute + passed) * 60_000 for passed in (20, 20.9, 21)]
+    assert measuring.compared(rollout, round(later[0])).new.requests == 5
+    owner.models.found = [window(4, 2, minute, requests=6)]
+    assert [measuring.compared(rollout, round(now)).new.requests for now in later[1:]] == [5, 6]
 
 
 async def test_figures_are_shown_every_few_seconds(owner: Owner) -> None:
