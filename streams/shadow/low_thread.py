@@ -15,8 +15,10 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
+NICE_MAX: Final = 19
 NICE: Final = 5
-"""Not more: while the thread holds the interpreter lock, the others wait for it, however busy the machine is."""
+"""How much lower than that of the others the priority is. Not more: while the thread holds the interpreter lock, the
+others wait for it, however busy the machine is."""
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long the thread may hold the interpreter lock while others wait for it; Python's default is ten times as long."""
 ABANDONED_MAX: Final = 3
@@ -130,4 +132,5 @@ def _lower_priority() -> None:
     """Lowers the priority of this thread; on Linux alone, threads have one of their own."""
     if sys.platform == "linux":
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+            this = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, this, min(NICE_MAX, os.getpriority(os.PRIO_PROCESS, this) + NICE))

@@ -285,6 +285,7 @@ def tenant_parts(*usages: CacheSnapshot, **jobs: Any) -> Any:
         requests=SimpleNamespace(predictions=SimpleNamespace(cache=cache)),
         jobs=SimpleNamespace(**parts | jobs),
         rollouts=SimpleNamespace(owned=SimpleNamespace(snapshot=lambda: RolloutsSnapshot("default"))),
+        lifecycle=SimpleNamespace(drift=SimpleNamespace(snapshot=tuple)),
         capture=None,
         labels=None,
     )

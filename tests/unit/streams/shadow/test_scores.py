@@ -197,7 +197,9 @@ ROWS = st.one_of(
     st.lists(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=2), min_size=1, max_size=3),
     st.just(["x", 1.0]),
 )
-REQUESTS = st.lists(st.tuples(st.sampled_from(["sum", "sum@champion", "sum:1", "sum:2"]), ROWS), max_size=20)
+REQUESTS = st.lists(
+    st.tuples(st.sampled_from(["sum", "sum@champion", "sum:1", "sum:2"]), ROWS), min_size=1, max_size=20
+)
 
 
 @given(REQUESTS, st.booleans())
