@@ -34,7 +34,7 @@ READ_AND_WRITTEN: dict[Stream, tuple[tuple[Operation, ...], tuple[Stream, ...]]]
     "job-chunks": (("READ", "WRITE"), JOBS),
     "job-results": (("READ", "WRITE"), JOBS),
     "job-status": (("WRITE",), JOBS),
-    "models": (("READ", "WRITE"), ("rollouts",)),
+    "models": (("READ", "WRITE"), ()),
     "model-artifacts": (("READ",), ()),
     "routes": (("READ",), ()),
     "model-stats": (("READ", "WRITE"), (*REQUESTS, *LIFECYCLE_STREAMS)),
@@ -46,6 +46,8 @@ READ_AND_WRITTEN: dict[Stream, tuple[tuple[Operation, ...], tuple[Stream, ...]]]
     "rollout-status": (("WRITE",), ("rollouts",)),
 }
 """By topic: the operations of a worker, and the tenant's topics that it cannot process without them."""
+STOPS: dict[tuple[Stream, Operation], tuple[Stream, ...]] = {("models", "WRITE"): ("rollouts",)}
+"""Of single operations, if they are others: rollouts move aliases."""
 CHANGELOGS: dict[TableName, tuple[Stream, ...]] = {
     "predictions": REQUESTS,
     "jobs": JOBS,
@@ -113,7 +115,7 @@ def _tenant_rights(settings: StreamSettings, topics: TenantTopics, numbers: rang
     for stream in used:
         operations, stops = READ_AND_WRITTEN[stream]
         for operation in ("DESCRIBE", *operations):
-            yield right(operation, "topic", topics.name(stream), stops)
+            yield right(operation, "topic", topics.name(stream), STOPS.get((stream, operation), stops))
         yield right("DESCRIBE_CONFIGS", "topic", topics.name(stream), ())
     for table in tables_of(settings):
         stops = CHANGELOGS[table]

@@ -176,7 +176,8 @@ async def test_a_tenant_without_a_right_at_the_start_waits_alone_for_it(world: W
         ("WRITE on transactional-id inferd-ns.a.jobs-0", A_JOBS),
         ("WRITE on topic ns.a.model-stats", {"ns.a.requests", *A_LIFECYCLE}),
         ("WRITE on transactional-id inferd-ns.a.lifecycle-0", A_LIFECYCLE),
-        ("READ on topic ns.a.models", {"ns.a.rollouts"}),
+        ("READ on topic ns.a.models", set()),
+        ("WRITE on topic ns.a.models", {"ns.a.rollouts"}),
         ("READ on group inferd", A_TOPICS | B_TOPICS),
     ],
 )
