@@ -18,6 +18,7 @@ from inferd.schemas.errors import DeadlineExceededError, InternalError
 from inferd.schemas.monitoring import WINDOW_S, WindowStats
 from inferd.schemas.topics import TenantTopics
 from inferd.streams.inference import ModelCatalog, Outcome, Record, ServedModel, ShadowTarget, Version
+from inferd.streams.kafka import Outgoing
 from inferd.streams.shadow.low_thread import LowThread
 from inferd.streams.shadow.publisher import Batches, ShadowPublisher
 from inferd.streams.shadow.scores import Micro, Part, Reason, ShadowScores, ShadowScoring
@@ -30,8 +31,10 @@ MICRO_BATCHES_MAX: Final = 128
 """Micro-batches that are kept until they are scored: those that wait for acknowledgements, and those in the queue."""
 LARGE_MAX, KEPT_ROWS_MAX = 4, 16_384
 """Beyond so many of them, all together have at most so many rows."""
+GATHER_S: Final = 0.05
+"""How long results are gathered, to be sent together."""
 SENDS_MAX: Final = 16
-"""Parts whose results wait for an acknowledgement."""
+"""Sends that wait for an acknowledgement."""
 HANG_S: Final = 10.0
 """How long a shadow version may take for one micro-batch."""
 HTTP_DELAY_S: Final = 0.02
@@ -71,6 +74,8 @@ class Shadows:
         self._numbers = count()
         self._queue: deque[Part] = deque()
         self._work = asyncio.Event()
+        self._held: dict[tuple[str, int], list[tuple[list[Outgoing], ShadowCounters]]] = {}
+        """Results to be sent, by topic and partition of the requests."""
         self._sends = BackgroundTasks(lambda error: log.error("shadow_send_fault", exc_info=error))
         self._sending = asyncio.Semaphore(SENDS_MAX)
         self._counters: dict[_Key, ShadowCounters] = {}
@@ -123,12 +128,15 @@ class Shadows:
         """Scores the parts of the queue, until cancelled."""
         while True:
             await self._work.wait()
+            await asyncio.sleep(GATHER_S)
             self._work.clear()
-            while self._queue:
-                try:
+            try:
+                for _ in range(len(self._queue)):
                     await self._score(self._queue.popleft())
-                except Exception:  # the worker must not end because of a shadow
-                    log.exception("shadow_fault")
+                await self._flush()
+            except Exception:  # the worker must not end because of a shadow
+                log.exception("shadow_fault")
+                self._work.set()
 
     async def close(self) -> None:
         """Drops the queue, and closes the producer. A version that hangs is not waited for."""
@@ -169,10 +177,9 @@ class Shadows:
         self, part: Part, target: ShadowTarget, shadow: ServedModel, records: int, counters: ShadowCounters
     ) -> None:
         topic, tenant = self._topics[part.micro.tenant], part.micro.tenant
-        sends = await self._publisher.open()
         call = partial(self._scored, part, target, shadow, topic)
         try:
-            scores, batches = await self._thread.call(call, self._hang_s)
+            scores = await self._thread.call(call, self._hang_s)
         except TimeoutError:
             self._hung.add(self._identity(tenant, shadow))
             counters.dropped["hung"] += records
@@ -192,28 +199,42 @@ class Shadows:
             return
         _add(counters, scores)
         self._count(tenant, target, shadow, scores)
-        if results := len(scores.results):
-            await self._sending.acquire()
-            _ = self._sends.start(self._send(topic, part.partition, batches if sends else (), results, counters))
+        if scores.results:
+            self._held.setdefault((topic, part.partition), []).append((scores.results, counters))
 
-    async def _send(self, topic: str, partition: int, batches: Batches, results: int, counters: ShadowCounters) -> None:
+    async def _flush(self) -> None:
+        """Sends the results that were gathered: a record batch costs the event loop as much as an answer."""
+        held, self._held = self._held, {}
+        if not held:
+            return
+        sends = await self._publisher.open()
+        for (topic, partition), results in held.items():
+            records = [record for part, _ in results for record in part]
+            fill = partial(self._publisher.fill, topic, records)
+            batches = await self._thread.call(fill, self._hang_s) if sends else ()
+            await self._sending.acquire()
+            counts = [(counters, len(part)) for part, counters in results]
+            _ = self._sends.start(self._send(topic, partition, batches, counts))
+
+    async def _send(
+        self, topic: str, partition: int, batches: Batches, counts: Sequence[tuple[ShadowCounters, int]]
+    ) -> None:
         """Sends results; the next ones do not wait for their acknowledgement."""
         try:
             if not (batches and await self._publisher.send(topic, partition, batches)):
-                counters.dropped["publish"] += results
+                for counters, results in counts:
+                    counters.dropped["publish"] += results
         finally:
             self._sending.release()
 
-    def _scored(
-        self, part: Part, target: ShadowTarget, shadow: ServedModel, topic: str
-    ) -> tuple[ShadowScores, Batches]:
-        """Runs in the thread: the scores, and their records."""
+    def _scored(self, part: Part, target: ShadowTarget, shadow: ServedModel, topic: str) -> ShadowScores:
+        """Runs in the thread: the scores, with the results that fit into the topic."""
         scores = self._scoring.score(part, target, shadow)
         fitting = [each for each in scores.results if self._publisher.fits(topic, each)]
         if len(fitting) < len(scores.results):
             scores.dropped["too_large"] += len(scores.results) - len(fitting)
             scores.results = fitting
-        return scores, self._publisher.fill(topic, fitting)
+        return scores
 
     def _count(
         self,
