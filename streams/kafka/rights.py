@@ -43,11 +43,11 @@ READ_AND_WRITTEN: dict[Stream, tuple[tuple[Operation, ...], tuple[Stream, ...]]]
     "to-label": (("READ", "WRITE"), (*REQUESTS, *LABEL_STREAMS)),
     "shadow-results": (("WRITE",), ()),
     "rollouts": (("READ",), LIFECYCLE_STREAMS),
-    "rollout-status": (("WRITE",), ("rollouts",)),
+    "rollout-status": (("WRITE",), LIFECYCLE_STREAMS),
 }
 """By topic: the operations of a worker, and the tenant's topics that it cannot process without them."""
-STOPS: dict[tuple[Stream, Operation], tuple[Stream, ...]] = {("models", "WRITE"): ("rollouts",)}
-"""Of single operations, if they are others: rollouts move aliases."""
+STOPS: dict[tuple[Stream, Operation], tuple[Stream, ...]] = {("models", "WRITE"): LIFECYCLE_STREAMS}
+"""Of single operations, if they are others: rollouts move aliases. Topics that share state stop together."""
 CHANGELOGS: dict[TableName, tuple[Stream, ...]] = {
     "predictions": REQUESTS,
     "jobs": JOBS,

@@ -30,7 +30,7 @@ PAGE = (Path(__file__).parents[2] / "docs/operations.md").read_text(encoding="ut
 ROW = re.compile(r"^\| ([^|]+) \| (topic|group|transactional-id) \| `([^`]+)` \| ([A-Z_, ]+) \|$", re.MULTILINE)
 TENANTS = ("a", "b")
 NOTICED_S = 40.0
-LOST = ("READ on {}.a.requests", "WRITE on {}.a.results", "READ on {}.a.models", "READ on {}")
+LOST = ("READ on {}.a.requests", "WRITE on {}.a.results", "READ on {}.a.models", "WRITE on {}.a.models", "READ on {}")
 ROWS = [[float(n)] * 10 for n in range(50)]
 
 

@@ -177,7 +177,8 @@ async def test_a_tenant_without_a_right_at_the_start_waits_alone_for_it(world: W
         ("WRITE on topic ns.a.model-stats", {"ns.a.requests", *A_LIFECYCLE}),
         ("WRITE on transactional-id inferd-ns.a.lifecycle-0", A_LIFECYCLE),
         ("READ on topic ns.a.models", set()),
-        ("WRITE on topic ns.a.models", {"ns.a.rollouts"}),
+        ("WRITE on topic ns.a.models", A_LIFECYCLE),
+        ("WRITE on topic ns.a.rollout-status", A_LIFECYCLE),
         ("READ on group inferd", A_TOPICS | B_TOPICS),
     ],
 )
