@@ -273,7 +273,7 @@ async def test_what_cannot_be_rolled_out_is_refused_and_garbage_stops_nothing(pl
         await client.rollouts.start("churn", to=9, steps="100%")
     with pytest.raises(VersionNotFoundError, match="has no alias 'next'"):
         await client.rollouts.start("churn", to=2, steps="100%", alias="next")
-    with pytest.raises(GuardUnavailableError, match="needs labels"):
+    with pytest.raises(GuardUnavailableError, match="needs INFERD_LABELS_WINDOW_S"):
         await client.rollouts.start("churn", to=2, steps="100%", guards=["auc > 0.5"])
     with pytest.raises(AliasChangedError, match="has revision 1, not 0"):
         await client.rollouts.start("churn", to=2, steps="100%", revision=0)
