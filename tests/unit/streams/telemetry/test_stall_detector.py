@@ -209,8 +209,16 @@ class FakeModelFollower:
         self.calls: list[str] = []
         self.loaded = frozenset({"default"})
         self.on_demand = SimpleNamespace(
-            on_change=None, load_from_thread=lambda *_: None, snapshot=ModelMemorySnapshot, waits=LatencyHistogram()
-        )
+            on_change=None, load_from_thread=lambda *_: None, snapshot=ModelMemorySnapshot, waits=LatencyHistogram(),
+            prefer=lambda _tenant, _version: None,
+        )  # fmt: skip
+
+    def of(self, tenant: str) -> Any:
+        """No models."""
+        return SimpleNamespace(catalog=self.catalogs[tenant], alias_logs={})
+
+    def baseline(self, tenant: str, model_id: str, version: int) -> None:
+        """There is none."""
 
     def follow(self, tenants: frozenset[str]) -> None:
         """Does nothing: its catalogs do not change."""
