@@ -39,7 +39,7 @@ async def _first(
     if since is None:
         return dict(await consumer.beginning_offsets(tps))
     ends = await consumer.end_offsets(tps)
-    found = await consumer.offsets_for_times(dict.fromkeys(tps, round(since.timestamp() * 1_000)))
+    found = await consumer.offsets_for_times(dict.fromkeys(tps, max(0, round(since.timestamp() * 1_000))))
     return {tp: ends[tp] if found.get(tp) is None else found[tp].offset for tp in tps}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -13,10 +12,8 @@ from inferd.schemas.headers import ALIAS_REVISION, VARIANT
 from inferd.streams.inference import Outcome, ScoredRows, key_digests
 from inferd.streams.kafka import Destinations, Outgoing
 from inferd.streams.lane import OutputBatch
-from inferd.streams.recording import Part
+from inferd.streams.recording import LateRecords, Part
 
-LATE_MAX = 1_000
-"""Maximum captured HTTP requests that wait for the next output batch of a partition."""
 SALT = b"capture "
 """Before the ids that are hashed: a share of the ids is then no share of a split, which hashes them too."""
 
@@ -32,7 +29,7 @@ class Capture:
         """`share`: more than 0, up to 1."""
         self.topic, self.share = topic, share
         self._destinations = destinations
-        self._late: deque[Outgoing] = deque(maxlen=LATE_MAX)
+        self._late = LateRecords()
         self.written = 0
         """Requests captured since the start of the process."""
         self.refused = 0
@@ -52,14 +49,16 @@ class Capture:
                 captured = _captured(scored, index, spans[place], request_id, outcome, now_ms)
                 key = part.record(index).key or request_id.encode()
                 outgoing: Outgoing = (key, encode_captured(captured), [*HEADERS])
-                if part.output is None:
-                    self._late.append(outgoing)
+                if self._destinations.rejection(self.topic, outgoing) is not None:
+                    self.refused += 1
+                elif part.output is None:
+                    self._late.add(request_id, outgoing)
                 else:
                     self._write(part.number, part.output, outgoing)
 
     def add_late(self, number: int, output: OutputBatch) -> None:
-        while self._late:
-            self._write(number, output, self._late.popleft())
+        for _, outgoing in self._late.take():
+            self._write(number, output, outgoing)
 
     def _partition_of(self, number: int) -> TopicPartition:
         """Where requests of partition `number` are captured."""
@@ -79,10 +78,6 @@ class Capture:
         return [(places[at], ids[at]) for at in np.flatnonzero(digests < self.share * 2.0**64).tolist()]
 
     def _write(self, number: int, output: OutputBatch, outgoing: Outgoing) -> None:
-        """Adds a record, unless it is too large for its topic: capturing never fails a request."""
-        if self._destinations.rejection(self.topic, outgoing) is not None:
-            self.refused += 1
-            return
         self.written += 1
         output.tally.bytes_out += len(outgoing[1] or b"")
         output.add(*self._partition_of(number), outgoing)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import structlog
 from aiokafka import TopicPartition
 
 from inferd.schemas.requests import default_id
 from inferd.streams.inference import Outcome, Record
+from inferd.streams.kafka import Outgoing
 from inferd.streams.lane import OutputBatch
+
+log = structlog.get_logger(__name__)
+
+LATE_BYTES_MAX = 4 * 1_048_576
+LATE_TAKEN_MAX = 500
+"""Maximum late records of one output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +33,8 @@ class Part:
     records: Sequence[Record]
     output: OutputBatch | None
     """None for HTTP requests."""
+    topic: str = ""
+    """Of a route: its records have ids with the topic in them, as `requests` has the same partitions and offsets."""
 
     def record(self, index: int) -> Record:
         """The record at an index of the outcome."""
@@ -31,7 +42,47 @@ class Part:
 
     def default_id(self, index: int) -> str:
         """The id of a record that gives none."""
-        return default_id(self.number, self.record(index).offset)
+        place = default_id(self.number, self.record(index).offset)
+        return f"{self.topic}-{place}" if self.topic else place
+
+
+class LateRecords:
+    """Records about HTTP requests, which wait for the next output of a partition; the oldest are dropped beyond
+    `LATE_BYTES_MAX`."""
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self._waiting: deque[tuple[str, Outgoing]] = deque()
+        self._bytes = 0
+
+    def add(self, request_id: str, outgoing: Outgoing) -> None:
+        """Keeps a record about a request."""
+        self._waiting.append((request_id, outgoing))
+        self._bytes += len(outgoing[1] or b"")
+        while self._bytes > LATE_BYTES_MAX:
+            self._pop()
+            self.dropped += 1
+
+    def take(self) -> list[tuple[str, Outgoing]]:
+        """The oldest records, as many as an output may have."""
+        return [self._pop() for _ in range(min(LATE_TAKEN_MAX, len(self._waiting)))]
+
+    def _pop(self) -> tuple[str, Outgoing]:
+        request_id, outgoing = self._waiting.popleft()
+        self._bytes -= len(outgoing[1] or b"")
+        return request_id, outgoing
+
+
+def record_scored(recorders: Sequence[Recorder], parts: Sequence[Part], outcome: Outcome, now_ms: int) -> None:
+    """Lets each recorder write. An exception of one is logged: it fails no request."""
+    for recorder in recorders:
+        try:
+            for part in parts:
+                if part.output is not None:
+                    recorder.add_late(part.number, part.output)
+            recorder.add(parts, outcome, now_ms)
+        except Exception:
+            log.exception("recorder_failed", recorder=type(recorder).__name__)
 
 
 class Recorder(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,6 +160,12 @@ def _worker_problems(settings: Settings) -> Iterator[str]:
         if getattr(settings, bound.field) > getattr(settings, bound.of) * bound.share:
             limit = f"at most {bound.words}{_shown(settings, bound.of)}"
             yield f"{_shown(settings, bound.field)} is not allowed: it must be {limit}"
+    if settings.labels_window_s > 3_600 * settings.monitor_windows_h:
+        yield (
+            f"{_shown(settings, 'labels_window_s')} is not allowed: labels count in windows, which are kept for"
+            f" {_shown(settings, 'monitor_windows_h')} hours. Set INFERD_MONITOR_WINDOWS_H to"
+            f" {math.ceil(settings.labels_window_s / 3_600)} or more"
+        )
     yield from _http_problems(settings)
     yield from _registry_problems(settings)
 

@@ -268,7 +268,7 @@ class Settings:
     )
 
     labels_window_s: float = setting(
-        kind.number(0, 90 * 86_400),
+        kind.number(0, 31 * 86_400),
         _LABELS_WINDOW_S,
         "How long predictions wait for labels in `<tenant>.labels`; 0: they do not, and labels are not read.",
         "Processing",

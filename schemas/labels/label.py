@@ -12,6 +12,7 @@ from inferd.schemas.errors import InvalidValueError, MalformedError
 from inferd.schemas.limits import Limits
 
 LABEL_BYTES_MAX = 65_536
+WEIGHT_MAX = 1e6
 LabelValue = bool | int | float | str
 """A number, or a class label."""
 
@@ -24,7 +25,7 @@ class Label(msgspec.Struct, frozen=True, omit_defaults=True):
     label: LabelValue | list[LabelValue]
     """Of its only row, or one for each of its rows."""
     weight: float = 1.0
-    """How much the request counts; more than 0."""
+    """How much the request counts; more than 0, and at most `WEIGHT_MAX`."""
 
 
 _DECODERS = Decoders(Label)
@@ -45,8 +46,8 @@ def decode_label(value: bytes | None, codec: Codec, limits: Limits) -> Label:
         raise MalformedError(f"label: {printable(str(error))}") from None
     if len(label.id) > limits.id_chars_max:
         raise InvalidValueError(f"label: id has {len(label.id)} characters, the limit is {limits.id_chars_max}")
-    if not (math.isfinite(label.weight) and label.weight > 0):
-        raise InvalidValueError("label: weight must be a finite number above 0")
+    if not 0 < label.weight <= WEIGHT_MAX:
+        raise InvalidValueError(f"label: weight must be a number above 0, and at most {WEIGHT_MAX:g}")
     values = label.label if isinstance(label.label, list) else [label.label]
     if any(isinstance(each, float) and not math.isfinite(each) for each in values):
         raise InvalidValueError("label: not a finite number")

@@ -31,6 +31,8 @@ class ToLabel(msgspec.Struct, frozen=True, array_like=True):
     classes: list[str | int | float | bool] | None
     """The class labels in order; None if they are 0, 1, 2, …"""
     scores: Scores
+    threshold: float = 0.5
+    """The second class is predicted from this probability on."""
 
     def quality(self, label: Label) -> WindowStats:
         """What the label adds to the window of the version. `InvalidValueError` if it does not fit the prediction."""
@@ -53,7 +55,7 @@ class ToLabel(msgspec.Struct, frozen=True, array_like=True):
             return of_number(score, _number(value), weight)
         if self.task == "binary":
             assert isinstance(score, int | float)
-            return of_probability(score, positive=self._place(value, 2) == 1, weight=weight)
+            return of_probability(score, positive=self._place(value, 2) == 1, weight=weight, threshold=self.threshold)
         if isinstance(score, int | float):
             return of_class(int(score), self._place(value, None), weight)
         return of_class(score, self._place(value, len(score)), weight)

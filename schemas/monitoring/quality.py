@@ -14,6 +14,8 @@ Task = Literal["binary", "classes", "number"]
 SCORE_BINS = 1_000
 """Equal bins of a binary probability from 0 to 1. AUC takes probabilities of one bin as equal."""
 CALIBRATION_BINS = 10
+ERROR_MAX = 1e100
+"""Larger errors of numbers are counted as this one, so that sums stay finite."""
 LEAST_PROBABILITY = 1e-15
 """Smaller probabilities are raised to it for the log loss, as scikit-learn does for float64."""
 
@@ -27,7 +29,8 @@ class Quality(msgspec.Struct, frozen=True, omit_defaults=True):
     rows: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
     weight: _Sum = 0.0
     correct: _Sum = 0.0
-    """Rows whose most probable class was right. A binary prediction is the second class from 0.5 on."""
+    """Rows whose most probable class was right. A binary prediction is the second class from the version's threshold
+    on."""
     log_losses: _Sum = 0.0
     briers: _Sum = 0.0
     """Squared differences of the probability and 0 or 1; over all classes, if there are more than two."""
@@ -109,14 +112,15 @@ class Quality(msgspec.Struct, frozen=True, omit_defaults=True):
         return [(sums[0] / sums[2], sums[1] / sums[2], sums[2]) for _, sums in sorted(tenths.items()) if sums[2]]
 
 
-def of_probability(probability: float, *, positive: bool, weight: float) -> Quality:
-    """A binary row: the predicted probability of the second class, and whether it was the right one."""
+def of_probability(probability: float, *, positive: bool, weight: float, threshold: float = 0.5) -> Quality:
+    """A binary row: the predicted probability of the second class, and whether it was the right one. `threshold`: from
+    which probability on it is predicted."""
     bin_of = min(SCORE_BINS - 1, int(probability * SCORE_BINS))
     right = probability if positive else 1 - probability
     return Quality(
         rows=1,
         weight=weight,
-        correct=weight if (probability >= 0.5) == positive else 0.0,
+        correct=weight if (probability >= threshold) == positive else 0.0,
         log_losses=-weight * math.log(min(max(right, LEAST_PROBABILITY), 1.0)),
         briers=weight * (1 - right) ** 2,
         scored=weight,
@@ -142,7 +146,7 @@ def of_class(predicted: int | Sequence[float], label: int, weight: float) -> Qua
 
 def of_number(predicted: float, label: float, weight: float) -> Quality:
     """A row of a number."""
-    error = predicted - label
+    error = min(max(predicted - label, -ERROR_MAX), ERROR_MAX)
     return Quality(rows=1, weight=weight, squares=weight * error * error, absolutes=weight * abs(error), numbers=weight)
 
 

@@ -37,7 +37,7 @@ READ_AND_WRITTEN: dict[Stream, tuple[tuple[Operation, ...], tuple[Stream, ...]]]
     "models": (("READ", "WRITE"), ()),
     "model-artifacts": (("READ",), ()),
     "routes": (("READ",), ()),
-    "model-stats": (("READ", "WRITE"), (*REQUESTS, *LIFECYCLE_STREAMS)),
+    "model-stats": (("READ", "WRITE"), (*REQUESTS, *LIFECYCLE_STREAMS, *LABEL_STREAMS)),
     "capture": (("WRITE",), REQUESTS),
     "labels": (("READ", "WRITE"), LABEL_STREAMS),
     "to-label": (("READ", "WRITE"), (*REQUESTS, *LABEL_STREAMS)),

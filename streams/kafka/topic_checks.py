@@ -304,8 +304,8 @@ def _wrong_partitions(spec: TopicSpec, state: TopicState, common: _Common) -> It
             )
     elif common.partitions == have != spec.partitions:
         yield f"{facts}, INFERD_TOPIC_PARTITIONS is {spec.partitions}: {_setting(have)}; do not change the topic"
-    elif spec.stream == "jobs" and have < wanted:
-        yield f"{facts}, INFERD_TOPIC_PARTITIONS is {wanted}: {_setting(have)}; {_KEYED}"
+    elif spec.stream in KEYED and have < wanted:
+        yield f"{facts}, INFERD_TOPIC_PARTITIONS is {wanted}: {_setting(have)}; {_keyed(spec.stream)}"
     elif have < wanted:
         because = f"{spec.follows} has {wanted}" if wanted > spec.partitions else f"INFERD_TOPIC_PARTITIONS is {wanted}"
         yield (
@@ -314,7 +314,14 @@ def _wrong_partitions(spec: TopicSpec, state: TopicState, common: _Common) -> It
         )
 
 
-_KEYED = "do not add partitions to it, jobs are found by the hash of their id over its partitions, and do not delete it"
+KEYED: frozenset[Role] = frozenset({"jobs", *LABEL_STREAMS})
+"""Topics whose partition is the hash of an id, modulo the setting."""
+
+
+def _keyed(stream: Role) -> str:
+    what = "jobs" if stream == "jobs" else "predictions and labels"
+    found = f"{what} are found by the hash of their id over its partitions"
+    return f"do not add partitions to it, {found}, and do not delete it"
 
 
 def _setting(partitions: int) -> str:
@@ -324,12 +331,13 @@ def _setting(partitions: int) -> str:
 
 
 def _note(spec: TopicSpec, state: TopicState, common: _Common) -> str | None:
-    if spec.stream != "jobs" or state.partitions <= spec.partitions or common.partitions is not None:
+    if spec.stream not in KEYED or state.partitions <= spec.partitions or common.partitions is not None:
         return None
     return (
         f"topic {state.name} has {state.partitions} partitions, INFERD_TOPIC_PARTITIONS is {spec.partitions}: "
-        f"the others are not served. If jobs were opened with {spec.partitions}, leave the setting and the other "
-        "topics of jobs as they are; do not delete this one (docs/operations.md#topics-that-change)"
+        f"the others are not served. If {'jobs were opened' if spec.stream == 'jobs' else 'labels were awaited'} with "
+        f"{spec.partitions}, leave the setting and the other topics as they are; do not delete this one "
+        "(docs/operations.md#topics-that-change)"
     )
 
 

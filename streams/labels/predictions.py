@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,16 +10,14 @@ from aiokafka import TopicPartition
 from aiokafka.partitioner import murmur2
 
 from inferd.schemas.headers import ALIAS_REVISION, VARIANT
-from inferd.schemas.labels import Scores, ToLabel, encode_to_label
+from inferd.schemas.labels import TO_LABEL_BYTES_MAX, Scores, ToLabel, encode_to_label
 from inferd.schemas.models import Manifest
 from inferd.schemas.monitoring import WINDOW_S, Task
 from inferd.streams.inference import Outcome, ScoredRows, format_named
 from inferd.streams.kafka import Destinations, Outgoing
 from inferd.streams.lane import OutputBatch
-from inferd.streams.recording import Part
+from inferd.streams.recording import LateRecords, Part
 
-LATE_MAX = 10_000
-"""Maximum predictions over HTTP that wait for the next output batch of a partition."""
 _POSITIVE = 0x7FFFFFFF
 
 
@@ -37,7 +35,7 @@ class PredictionsToLabel:
         self.topic = topic
         self._partitions = partitions
         self._destinations = destinations
-        self._late: deque[tuple[str, Outgoing]] = deque(maxlen=LATE_MAX)
+        self._late = LateRecords()
 
     def outputs(self, _number: int) -> Iterable[TopicPartition]:
         return (TopicPartition(self.topic, number) for number in range(self._partitions))
@@ -49,9 +47,13 @@ class PredictionsToLabel:
             if found is None:
                 continue
             task, classes, scores = found
+            postprocess = scored.model.manifest.postprocess
+            threshold = postprocess.threshold if postprocess is not None and postprocess.threshold is not None else 0.5
             for index, given, rows in zip(scored.indexes, scored.ids, scored.spans(), strict=True):
-                if index not in part_of or index in outcome.failures:
+                if index not in part_of or index in outcome.failures or not all_finite(scores[rows]):
                     continue
+                if (headers := outcome.headers.get(index)) is not None and headers.row_errors:
+                    continue  # rows may be missing, and a label has one value for each
                 part = part_of[index]
                 request_id = given or part.default_id(index)
                 alias = dict(outcome.variants.at(index))
@@ -59,21 +61,29 @@ class PredictionsToLabel:
                 prediction = ToLabel(
                     request_id, scored.model.manifest.model_id, scored.model.manifest.version,
                     now_ms // 1000 // WINDOW_S, variant.decode() if variant else None,  # type: ignore[arg-type]
-                    int(revision) if revision else None, task, classes, scores[rows],
+                    int(revision) if revision else None, task, classes, scores[rows], threshold,
                 )  # fmt: skip
                 self._send(part.output, request_id, (request_id.encode(), encode_to_label(prediction), []))
 
     def add_late(self, _number: int, output: OutputBatch) -> None:
-        while self._late:
-            self._send(output, *self._late.popleft())
+        for request_id, outgoing in self._late.take():
+            self._send(output, request_id, outgoing)
 
     def _send(self, output: OutputBatch | None, request_id: str, outgoing: Outgoing) -> None:
-        """A prediction that is too large for its topic gets no label: its request does not fail."""
+        """A prediction that is too large gets no label: its request does not fail."""
+        value = outgoing[1] or b""
+        if len(value) > TO_LABEL_BYTES_MAX or self._destinations.rejection(self.topic, outgoing) is not None:
+            return
         if output is None:
-            self._late.append((request_id, outgoing))
-        elif self._destinations.rejection(self.topic, outgoing) is None:
+            self._late.add(request_id, outgoing)
+        else:
             output.tally.bytes_out += len(outgoing[1] or b"")
             output.add(self.topic, partition_of(request_id, self._partitions), outgoing)
+
+
+def all_finite(scores: Scores) -> bool:
+    """Whether all scores of a request are finite numbers."""
+    return all(math.isfinite(each) if not isinstance(each, list) else all(map(math.isfinite, each)) for each in scores)
 
 
 def scores_of(scored: ScoredRows) -> tuple[Task, list[Any] | None, Scores] | None:

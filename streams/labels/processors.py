@@ -33,7 +33,7 @@ from inferd.streams.telemetry import Tally, TenantCounters
 log = structlog.get_logger(__name__)
 
 RECORDS_MAX = 4_096
-EXPIRED_MAX = 2_000
+EXPIRED_MAX = 2 * RECORDS_MAX
 """Maximum entries that are removed with one output batch."""
 
 
@@ -90,6 +90,7 @@ class _Draft:
             changes.append((key, None))
         if changes:
             self.output.changes[self.partition.table] = changes
+            self.partition.unacked.update(key for key, _ in changes)
         stats = self.context.topics.name("model-stats")
         for window in self.windows.values():
             self.output.add(stats, 0, (window.model_id.encode(), encode_window(window), []))
@@ -161,10 +162,13 @@ class LabelProcessor:
 
     def rewound(self, number: int, dropped: Sequence[OutputBatch]) -> None:
         """Only acknowledged entries remain."""
-        self._context.store.reopen(number)
+        self._context.store.rewound(number)
 
     def acked(self, number: int, output: OutputBatch) -> None:
         self._context.outcomes.update(output.labels)
+        partition = self._context.store.partitions.get(number)
+        if partition is not None:
+            partition.acked(key for changes in output.changes.values() for key, _ in changes)
 
     def idle_output(self, tp: TopicPartition, next_offset: int, now_ms: int) -> OutputBatch | None:
         return None

@@ -34,7 +34,7 @@ from inferd.streams.lane import DeadLetters, Kind, OutputBatch, Work, timestamps
 from inferd.streams.models.on_demand import OnDemandLoader
 from inferd.streams.models.waiting import Waiting
 from inferd.streams.monitoring import CountedPart, Monitor
-from inferd.streams.recording import Part, Recorder
+from inferd.streams.recording import Part, Recorder, record_scored
 from inferd.streams.requests.batch_scoring import BatchScoring
 from inferd.streams.requests.cache_table import CacheTable
 from inferd.streams.shadow import Shadows
@@ -208,11 +208,7 @@ class RequestProcessor:
         start, of_outputs = 0, list[Part]()
         for (number, records), output in zip_longest(parts, outputs):
             of_outputs.append(Part(range(start, start := start + len(records)), number, records, output))
-        for recorder in self.recorders:
-            for part in of_outputs:
-                if part.output is not None:
-                    recorder.add_late(part.number, part.output)
-            recorder.add(of_outputs, outcome, now_ms)
+        record_scored(self.recorders, of_outputs, outcome, now_ms)
 
     def _count(
         self, monitor: Monitor, records: Sequence[Sequence[Record]], outputs: Sequence[OutputBatch], outcome: Outcome

@@ -46,6 +46,7 @@ class Windows(Protocol):
 class _Step:
     """The closed windows of a step, by version: the first minute after them, and their sum without features."""
 
+    rollout_id: str
     revision: int
     begun_ms: int
     closed: dict[int, tuple[int, WindowStats | None]] = field(default_factory=dict)
@@ -69,11 +70,12 @@ class Measuring:
         if move is None or base is None:
             return Compared()
         step = self._steps.get(rollout.model_id)
-        if step is None or step.revision != move.revision or _is_outdated(rollout, step, now_ms):
+        running = (rollout.id, move.revision)
+        if step is None or (step.rollout_id, step.revision) != running or _is_outdated(rollout, step, now_ms):
             written = next((event.at for event in reversed(rollout.events) if event.revision == move.revision), 0)
             first = _minute(written) - SKEW_MINUTES
             step = self._steps[rollout.model_id] = _Step(
-                move.revision, now_ms, dict.fromkeys((rollout.version, base), (first, None))
+                *running, now_ms, dict.fromkeys((rollout.version, base), (first, None))
             )
         is_shadow, closes = parse_step(rollout.steps[rollout.step]).percent is None, _minute(now_ms) - LATE_MINUTES
         new = self._read(rollout.model_id, rollout.version, step, closes, shadow=is_shadow)

@@ -17,7 +17,7 @@ from inferd.streams.kafka import Destinations
 from inferd.streams.lane import DeadLetters, Kind, OutputBatch, Work, timestamps_of
 from inferd.streams.models.on_demand import OnDemandLoader
 from inferd.streams.monitoring import CountedPart, Monitor
-from inferd.streams.recording import Part, Recorder
+from inferd.streams.recording import Part, Recorder, record_scored
 from inferd.streams.requests import BatchScoring, CacheTable
 from inferd.streams.routes.output import RouteOutput, Sink, before, is_tombstone
 from inferd.streams.routes.scoring import RouteScorer
@@ -128,9 +128,8 @@ class RouteProcessor:
         self._trace(work, parts, outputs, written, outcome, step_timer)
         if self._context.recorders:
             of_parts = zip(valued, written, outputs, strict=True)
-            taken = [Part(span, part[0], part[1], of[0]) for part, span, of in of_parts if of]
-            for recorder in self._context.recorders:
-                recorder.add(taken, outcome, started_ms)
+            taken = [Part(span, part[0], part[1], of[0], self.topic) for part, span, of in of_parts if of]
+            record_scored(self._context.recorders, taken, outcome, started_ms)
         self._shadow(outcome, [(*part, span) for part, span in zip(valued, written, strict=True)], outputs)
         return outputs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgpack
@@ -32,6 +33,7 @@ def test_a_label_survives_its_encoding(codec: Any, value: Any) -> None:
         (b'{"id": "r", "label": {}}', MalformedError), (b'{"id": "r", "label": null}', MalformedError),
         (b'{"id": "r", "label": 1, "weight": 0}', InvalidValueError),
         (b'{"id": "r", "label": 1, "weight": -1}', InvalidValueError),
+        (b'{"id": "r", "label": 1, "weight": 1e7}', InvalidValueError),
         (b'{"id": "%s", "label": 1}' % (b"x" * 1_000), InvalidValueError),
         (b'{"id": "r", "label": "%s"}' % (b"x" * 70_000), TooLargeError),
     ],
@@ -50,6 +52,18 @@ def test_a_label_is_a_finite_number(number: float) -> None:
     ):
         with pytest.raises(InvalidValueError):
             decode_label(msgpack.packb(body), MSGPACK, Limits())
+
+
+def test_the_threshold_of_the_version_decides_what_is_correct() -> None:
+    low = ToLabel("r", "m", 2, 7, None, None, "binary", None, [0.4], 0.3)
+    assert low.quality(Label("r", 1)).quality.correct == 1.0
+    assert prediction("binary", [0.4]).quality(Label("r", 1)).quality.correct == 0.0
+
+
+def test_huge_errors_leave_sums_finite() -> None:
+    quality = prediction("number", [1e308, -1e308]).quality(Label("r", [-1e308, 1e308], 1e6)).quality
+    assert math.isfinite(quality.squares)
+    assert quality.rmse == 1e100
 
 
 def test_a_label_adds_to_the_window_of_the_scoring() -> None:
