@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,13 @@ import click
 
 from inferd.daemon.cli.options import Target, broker_options
 from inferd.daemon.cli.output import report
+from inferd.daemon.cli.predict.command import OUTPUTS_HELP, parse_outputs
 from inferd.daemon.cli.session import run_with_broker
 from inferd.daemon.cli.times import parse_earlier
 from inferd.daemon.column_files import ColumnWriter, open_columns
 from inferd.daemon.row_files import FORMATS, Format, format_of
 from inferd.schemas.errors import ServerError
-from inferd.schemas.requests import ModelReference
+from inferd.schemas.requests import ModelReference, Output
 
 if TYPE_CHECKING:
     from inferd.schemas.capture import CapturedRequest
@@ -44,8 +46,16 @@ def capture() -> None:
     "--since", callback=parse_earlier, metavar="TIME",
     help="Requests scored since then: 2026-12-24T18:00Z, or a duration such as 2h.  [default: all]",
 )  # fmt: skip
+@click.option("--outputs", callback=parse_outputs, help=OUTPUTS_HELP)
 @broker_options
-def export(model: str, path: Path, format_: Format | None, since: datetime | None, target: Target) -> None:
+def export(
+    model: str,
+    path: Path,
+    format_: Format | None,
+    since: datetime | None,
+    outputs: tuple[Output, ...],
+    target: Target,
+) -> None:
     """Export captured requests to a model as a file with a row for each of their rows.
 
     A row has the id of its request, the version and variant that scored it, the time, the values of the features as the
@@ -57,14 +67,22 @@ def export(model: str, path: Path, format_: Format | None, since: datetime | Non
     chosen = format_ or format_of(path)
     if chosen is None:
         raise click.UsageError(f"{path}: unknown suffix; add --format {'|'.join(FORMATS)}")
-    requests, rows = run_with_broker(target.connection, lambda: _export(target, reference, since, path, chosen))
+    export_to = _Export(path, chosen, outputs)
+    requests, rows = run_with_broker(target.connection, lambda: _write(target, reference, since, export_to))
     written = f"wrote {rows:,} rows of {requests:,} requests to {path}"
     report(written if requests else f"no captured requests to {reference}: wrote nothing")
 
 
-async def _export(
-    target: Target, model: ModelReference, since: datetime | None, path: Path, format_: Format
-) -> tuple[int, int]:
+@dataclass(frozen=True, slots=True)
+class _Export:
+    """What is written, and where."""
+
+    path: Path
+    format: Format
+    outputs: tuple[Output, ...]
+
+
+async def _write(target: Target, model: ModelReference, since: datetime | None, export_to: _Export) -> tuple[int, int]:
     """The number of requests and rows that were written."""
     requests = rows = 0
     writer: ColumnWriter | None = None
@@ -74,8 +92,8 @@ async def _export(
             async for captured in client.captured(str(model), since=since):
                 first = first or captured
                 _check_alike(first, captured)
-                writer = writer or open_columns(path, format_, TEXTS)
-                columns = dict(_columns(captured))
+                writer = writer or open_columns(export_to.path, export_to.format, TEXTS)
+                columns = dict(_columns(captured, export_to.outputs))
                 writer.write(columns)
                 requests, rows = requests + 1, rows + len(columns["id"])
         if writer is not None:
@@ -87,7 +105,7 @@ async def _export(
     return requests, rows
 
 
-def _columns(captured: CapturedRequest) -> Iterator[tuple[str, Any]]:
+def _columns(captured: CapturedRequest, outputs: Sequence[Output]) -> Iterator[tuple[str, Any]]:
     """The columns of a request: about it, its features, and its outputs, which get a prefix if a feature has the same
     name."""
     rows = len(next(iter(captured.features.values())))
@@ -100,8 +118,8 @@ def _columns(captured: CapturedRequest) -> Iterator[tuple[str, Any]]:
     for name, value in about.items():
         yield _free(name, captured), [value] * rows
     yield from captured.features.items()
-    for name, values in captured.outputs.items():
-        yield _free(name, captured), values
+    for name in outputs:
+        yield _free(name, captured), captured.outputs.get(name, [None] * rows)
 
 
 def _free(name: str, captured: CapturedRequest) -> str:
@@ -111,10 +129,6 @@ def _free(name: str, captured: CapturedRequest) -> str:
 
 
 def _check_alike(first: CapturedRequest, captured: CapturedRequest) -> None:
-    for what in ("features", "outputs"):
-        if list(getattr(first, what)) != list(getattr(captured, what)):
-            raise ServerError(
-                f"{first.model_id}:{first.version} and {captured.model_id}:{captured.version} have different {what} in"
-                f" captured requests {first.id[:80]!r} and {captured.id[:80]!r}: name one version, such as"
-                f" {captured.model_id}:{captured.version}, or a later --since"
-            )
+    if list(first.features) != list(captured.features):
+        one, other = (f"{each.model_id}:{each.version}" for each in (first, captured))
+        raise ServerError(f"{one} and {other} have different features: name one version, such as {other}")

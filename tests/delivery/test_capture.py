@@ -69,12 +69,13 @@ def test_captured_requests_are_what_the_model_was_given_and_predicted(
         assert list(each.outputs["prediction"]) == model.booster.predict(rows).tolist()
 
     path = tmp_path / "rows.parquet"
-    done = export(cluster, "demo", "--since", "1h", "-o", str(path))
+    done = export(cluster, "demo", "--since", "1h", "--outputs", "prediction,raw", "-o", str(path))
     assert done.returncode == 0, done.stderr
     table = pd.read_parquet(path)
     assert sorted(table["id"]) == sorted(ids)
     names = [name for name in table if name.startswith("Column_")]
     assert table["prediction"].tolist() == model.booster.predict(table[names].to_numpy()).tolist()
+    assert table["raw"].isna().all(), "no request asked for it"
     later = export(cluster, "demo", "--since", "2999-01-01T00:00Z", "-o", str(tmp_path / "none.csv"))
     assert (later.returncode, "wrote nothing" in later.stderr) == (0, True)
     assert not (tmp_path / "none.csv").exists()
