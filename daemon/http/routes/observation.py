@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from functools import cache
 from importlib import resources
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 from aiohttp import web
@@ -62,20 +63,13 @@ def of_tenant(found: Status, tenant: str) -> Status:
     """The tenant's part of a status; totals over all tenants are left out if there are others."""
     if {item.tenant for item in found.tenants} == {tenant}:
         return found
-    partitions = tuple(item for item in found.partitions if item.tenant == tenant)
-    lags = [item.lag for item in partitions if item.lag is not None]
+    own = {name: _own(getattr(found, name), tenant) for name in found.__struct_fields__ if name in OF_TENANTS}
+    lags = [item.lag for item in own["partitions"] if item.lag is not None]
     return msgspec.structs.replace(
         found,
+        **own,
         unready=() if found.ready else ("the worker is not ready",),
-        tenants=tuple(item for item in found.tenants if item.tenant == tenant),
-        models=tuple(item for item in found.models if item.tenant == tenant),
-        dangling_aliases=tuple(item for item in found.dangling_aliases if item.tenant == tenant),
         model_formats=(),
-        cache=tuple(item for item in found.cache if item.tenant == tenant),
-        jobs=tuple(item for item in found.jobs if item.tenant == tenant),
-        routes=tuple(item for item in found.routes if item.tenant == tenant),
-        partitions=partitions,
-        waiting=tuple(item for item in found.waiting if item.tenant == tenant),
         lag=sum(lags) if lags else None,
         throughput=None,
         latency={},
@@ -86,6 +80,16 @@ def of_tenant(found: Status, tenant: str) -> Status:
     )
 
 
+def _own(items: tuple[Any, ...], tenant: str) -> tuple[Any, ...]:
+    return tuple(item for item in items if item.tenant == tenant)
+
+
+OF_TENANTS = frozenset(
+    name
+    for name, hint in get_type_hints(Status).items()
+    if get_origin(hint) is tuple and "tenant" in getattr(get_args(hint)[0], "__struct_fields__", ())
+)
+"""Fields that list something of each tenant."""
 TOTALS = (
     *("batches", "batch_rows_last", "queued_bytes", "in_flight_bytes"),
     *("commits", "commit_failures", "records_missing", "restored_records"),
