@@ -1,4 +1,4 @@
-"""Static membership: an instance id belongs to one worker at a time.
+"""How a worker joins the group: with the topics that it has by then, and once for an instance id.
 
 A worker that joins with an instance id replaces the member that had it, as a restart requires. A second running worker
 with the same id does so too; the first one would join again and replace the second, endlessly. A replaced worker
@@ -49,9 +49,14 @@ def instance_id_conflict(group: GroupSettings) -> str:
 
 
 async def _rejoin(coordinator: Any, subscription: Any) -> bool:
-    """Like aiokafka's own, unless another member has our instance id."""
+    """Like aiokafka's own, unless another member has our instance id.
+
+    aiokafka forgets a request to join again that comes while it joins: if the topics have changed meanwhile, the group
+    may know only the former ones.
+    """
     if coordinator in _joined and await _is_replaced(coordinator):
         return False
+    topics = frozenset(subscription.topics)
     try:
         joined: bool = await _stock_rejoin(coordinator, subscription)
     except KafkaError:
@@ -60,6 +65,8 @@ async def _rejoin(coordinator: Any, subscription: Any) -> bool:
         raise
     if joined:
         _joined.add(coordinator)
+        if topics != frozenset(subscription.topics):
+            coordinator.request_rejoin()
     return joined
 
 

@@ -23,6 +23,10 @@ class Coordinator:
         self._group_instance_id, self.group_id, self.member_id = instance_id, "inferd", ""
         self.members: list[str] | None = []
         self.joins, self.fails = 0, False
+        self.subscription = SimpleNamespace(topics=frozenset({"requests"}))
+        self.meanwhile: frozenset[str] | None = None
+        """The topics that it is subscribed to while it joins."""
+        self.requested = 0
 
     async def _send_req(self, request: DescribeGroupsRequest) -> Any:
         if self.members is None:
@@ -35,10 +39,14 @@ class Coordinator:
         if self.fails:
             raise KafkaError("fenced")
         self.member_id = OURS
+        self.subscription.topics = self.meanwhile or self.subscription.topics
         return True
 
+    def request_rejoin(self) -> None:
+        self.requested += 1
+
     async def rejoin(self) -> bool:
-        return await membership._rejoin(self, None)
+        return await membership._rejoin(self, self.subscription)
 
     async def dropped(self) -> None:
         """The group does not know us any more."""
@@ -97,6 +105,17 @@ async def test_a_member_fenced_while_joining_does_not_rejoin() -> None:
         await coordinator.rejoin()
     coordinator.members = [OTHERS]
     assert not await coordinator.rejoin()
+
+
+async def test_topics_that_change_while_it_joins_are_joined_again() -> None:
+    coordinator = Coordinator()
+    assert await coordinator.rejoin()
+    assert coordinator.requested == 0
+    coordinator.meanwhile = frozenset({"requests", "orders"})
+    assert await coordinator.rejoin()
+    assert coordinator.requested == 1
+    assert await coordinator.rejoin()
+    assert coordinator.requested == 1
 
 
 def test_aiokafka_is_replaced() -> None:
