@@ -24,7 +24,8 @@ demo: $(VENV)/.installed ## Run the demo: a broker, a worker, a model, real requ
 demo-routes: $(VENV)/.installed-dev $(KAFKAJS)/.installed ## Run routes over topics in Avro and JSON, with a client in JavaScript (downloads Node.js once).
 	@$(PY) -m tests.heavy.routes_demo.demo $(KAFKAJS)
 
-TEST_PROCESSES ?= 2
+# More than two processors: the delivery tests wait for brokers a third of the time.
+TEST_PROCESSES ?= 3
 
 # The tests start hundreds of processes: compile the code once, even if Python is told to write no bytecode.
 test: $(VENV)/.installed-dev ## Run all tests, including the delivery tests with Apache Kafka.
