@@ -36,13 +36,12 @@ from inferd.schemas.jobs import (
 from inferd.schemas.limits import Limits
 from inferd.schemas.topics import Stream, TenantTopics
 from inferd.streams.group import Records
-from inferd.streams.inference import AliasHeaders, Record, alias_headers, internal_error
+from inferd.streams.inference import AliasHeaders, Record, alias_headers
 from inferd.streams.jobs.job_store import JobsPartition, JobStore, change_of
 from inferd.streams.jobs.state import JobState, Pin, Step, Terms, advance, count, tick
 from inferd.streams.kafka import UNCHECKED, Destinations, Outgoing
-from inferd.streams.lane import DeadLetters, Kind, OutputBatch, Work, rejection_of, timestamps_of
-from inferd.streams.state import LaneTable
-from inferd.streams.telemetry import MESSAGE_SPAN, JobCounters, LaneMeasures, Tally, TenantCounters
+from inferd.streams.lane import Kind, OutputBatch, OwnerProcessor, Work
+from inferd.streams.telemetry import MESSAGE_SPAN, JobCounters, LaneMeasures
 
 log = structlog.get_logger(__name__)
 
@@ -156,24 +155,19 @@ class _Draft:
         self.output.add(self.context.topics.name(stream), number, outgoing)
 
 
-class _JobProcessor:
+class _JobProcessor(OwnerProcessor):
     """Shared by the two processors."""
 
     kind: Kind = "jobs"
-
-    waits = False
+    fault_event = "job_record_fault"
 
     def __init__(self, context: JobContext, stream: Stream) -> None:
-        self.tenant = context.topics.tenant
-        self.topic = context.topics.name(stream)
-        self.counters = TenantCounters(self.tenant)
-        self.tables: Sequence[LaneTable] = (context.owned.table,)
+        super().__init__(
+            context.topics, stream, (context.owned.table,), context.worker_id, context.owned.limits,
+            context.destinations,
+        )  # fmt: skip
         self._context = context
         self._owned = context.owned
-        self._dead_letters = DeadLetters(context.topics.name("dead-letters"), context.worker_id, context.destinations)
-
-    def start(self, number: int) -> int | None:
-        return None
 
     def unit(self, number: int) -> Hashable:
         return (self.tenant, "jobs", number)
@@ -191,30 +185,14 @@ class _JobProcessor:
 
     def _output(self, tp: TopicPartition, records: Records) -> OutputBatch:
         now_ms = self._context.now_ms()
-        timestamps = timestamps_of(records, now_ms)
-        output = OutputBatch(records[-1].offset + 1, len(records), timestamps, Tally(results=len(records)))
+        output = self.output_of(records, now_ms)
         draft = _Draft(self._context, tp.partition, self._owned.partitions[tp.partition], output)
-        for record in records:
-            try:
-                rejection = getattr(record, "rejection", None) or self._take(draft, record, now_ms)
-            except ModelServingError as error:
-                rejection = error
-            except Exception as fault:  # No record may stop its partition.
-                log.exception("job_record_fault", tenant=self.tenant, topic=tp.topic, offset=record.offset)
-                rejection = internal_error(fault)
-            if rejection is not None:
-                self._reject(output, tp, record, rejection_of(record, rejection, self._owned.limits))
+        self.take_each(output, tp, records, lambda record: self._take(draft, record, now_ms))
         return draft.finish()
 
     def _take(self, draft: _Draft, record: Record, now_ms: int) -> ModelServingError | None:
         """Adds the output of a record; returns the reason if it was rejected."""
         raise NotImplementedError
-
-    def _reject(self, output: OutputBatch, tp: TopicPartition, record: Record, error: ModelServingError) -> None:
-        """Sends the message to the dead-letter topic; the job's state is unchanged."""
-        output.tally.results -= 1
-        output.tally.errors[error.code] += 1
-        self._dead_letters.add(output, record, tp, error)
 
     async def opened(self, number: int) -> None:
         await self._owned.open(number)
@@ -232,9 +210,6 @@ class _JobProcessor:
             partition.acked(key.decode() for changes in output.changes.values() for key, _ in changes)
         if output.jobs is not None:
             self._owned.counters.add(output.jobs)
-
-    def idle_output(self, tp: TopicPartition, next_offset: int, now_ms: int) -> OutputBatch | None:
-        return None
 
 
 class JobMessageProcessor(_JobProcessor):
@@ -302,8 +277,8 @@ class JobMessageProcessor(_JobProcessor):
         draft.take(job_id, before, step)
         return step.rejection
 
-    def _reject(self, output: OutputBatch, tp: TopicPartition, record: Record, error: ModelServingError) -> None:
-        super()._reject(output, tp, record, error)
+    def reject(self, output: OutputBatch, tp: TopicPartition, record: Record, error: ModelServingError) -> None:
+        super().reject(output, tp, record, error)
         self._owned.partitions[tp.partition].handled.reject(record.offset, error)
 
     def acked(self, number: int, output: OutputBatch) -> None:

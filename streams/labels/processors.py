@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-import structlog
 from aiokafka import TopicPartition
 
 from inferd.schemas.errors import ModelServingError
@@ -21,16 +20,13 @@ from inferd.schemas.limits import Limits
 from inferd.schemas.monitoring import WindowStats, encode_window, merge
 from inferd.schemas.topics import Stream, TenantTopics
 from inferd.streams.group import Records
-from inferd.streams.inference import Record, internal_error
+from inferd.streams.inference import Record
 from inferd.streams.kafka import Destinations
 from inferd.streams.labels.join import Entry, Step, add_label, add_prediction, expired
 from inferd.streams.labels.predictions import partition_of
 from inferd.streams.labels.store import LabelsPartition, LabelStore, encode_entry
-from inferd.streams.lane import DeadLetters, Kind, OutputBatch, Work, rejection_of, timestamps_of
-from inferd.streams.state import Change, LaneTable
-from inferd.streams.telemetry import Tally, TenantCounters
-
-log = structlog.get_logger(__name__)
+from inferd.streams.lane import Kind, OutputBatch, OwnerProcessor, Work
+from inferd.streams.state import Change
 
 RECORDS_MAX = 4_096
 EXPIRED_MAX = 2 * RECORDS_MAX
@@ -97,22 +93,17 @@ class _Draft:
         return self.output
 
 
-class LabelProcessor:
+class LabelProcessor(OwnerProcessor):
     """Shared by both."""
 
     kind: Kind = "lifecycle"
-    waits = False
+    fault_event = "label_fault"
 
     def __init__(self, context: LabelContext, stream: Stream) -> None:
-        self.tenant = context.topics.tenant
-        self.topic = context.topics.name(stream)
-        self.counters = TenantCounters(self.tenant)
-        self.tables: Sequence[LaneTable] = (context.store.table,)
+        super().__init__(
+            context.topics, stream, (context.store.table,), context.worker_id, context.limits, context.destinations
+        )
         self._context = context
-        self._dead_letters = DeadLetters(context.topics.name("dead-letters"), context.worker_id, context.destinations)
-
-    def start(self, number: int) -> int | None:
-        return None
 
     def unit(self, number: int) -> Hashable:
         return (self.tenant, "labels", number)
@@ -129,30 +120,14 @@ class LabelProcessor:
 
     def _output(self, tp: TopicPartition, records: Records) -> OutputBatch:
         now_ms = int(self._context.clock() * 1000)
-        timestamps = timestamps_of(records, now_ms)
-        output = OutputBatch(records[-1].offset + 1, len(records), timestamps, Tally(results=len(records)))
+        output = self.output_of(records, now_ms)
         draft = _Draft(self._context, self._context.store.partitions[tp.partition], output, now_ms)
-        for record in records:
-            try:
-                rejection = getattr(record, "rejection", None) or self._take(draft, tp, record)
-            except ModelServingError as error:
-                rejection = error
-            except Exception as fault:  # No record may stop its partition.
-                log.exception("label_fault", tenant=self.tenant, topic=tp.topic, offset=record.offset)
-                rejection = internal_error(fault)
-            if rejection is not None:
-                self._reject(output, tp, record, rejection)
+        self.take_each(output, tp, records, lambda record: self._take(draft, tp, record))
         return draft.finish()
 
     def _take(self, draft: _Draft, tp: TopicPartition, record: Record) -> ModelServingError | None:
         """Adds a record; returns the reason if it was rejected."""
         raise NotImplementedError
-
-    def _reject(self, output: OutputBatch, tp: TopicPartition, record: Record, error: ModelServingError) -> None:
-        rejection = rejection_of(record, error, self._context.limits)
-        output.tally.results -= 1
-        output.tally.errors[rejection.code] += 1
-        self._dead_letters.add(output, record, tp, rejection)
 
     async def opened(self, number: int) -> None:
         await self._context.store.open(number)
@@ -170,9 +145,6 @@ class LabelProcessor:
         if partition is not None:
             partition.acked(key for changes in output.changes.values() for key, _ in changes)
 
-    def idle_output(self, tp: TopicPartition, next_offset: int, now_ms: int) -> OutputBatch | None:
-        return None
-
 
 class PredictionProcessor(LabelProcessor):
     """The processor of `to-label`."""
@@ -183,8 +155,7 @@ class PredictionProcessor(LabelProcessor):
     def _take(self, draft: _Draft, tp: TopicPartition, record: Record) -> ModelServingError | None:
         prediction = decode_to_label(record.value)
         key = prediction.id.encode()
-        entry = draft.entry(key)
-        draft.take(key, add_prediction(entry, prediction, draft.now_ms, self._context.window_ms))
+        draft.take(key, add_prediction(draft.entry(key), prediction, draft.now_ms, self._context.window_ms))
         return None
 
     def idle_output(self, tp: TopicPartition, next_offset: int, now_ms: int) -> OutputBatch | None:

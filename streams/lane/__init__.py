@@ -9,6 +9,7 @@ from inferd.streams.lane.exactly_once import ExactlyOnce
 from inferd.streams.lane.guarantee import PUBLISH_ERRORS, Guarantee, OnAcked, OnFailed
 from inferd.streams.lane.lane import Lane
 from inferd.streams.lane.output_batch import OutputBatch, timestamps_of
+from inferd.streams.lane.owner import OwnerProcessor
 from inferd.streams.lane.partition import Partition
 from inferd.streams.lane.processor import Kind, Processor, Work
 from inferd.streams.lane.publisher import MakeGuarantee
@@ -27,6 +28,7 @@ __all__ = [
     "OnAcked",
     "OnFailed",
     "OutputBatch",
+    "OwnerProcessor",
     "Partition",
     "Processor",
     "Work",

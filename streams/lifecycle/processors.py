@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import structlog
 from aiokafka import TopicPartition
 
-from inferd.schemas.errors import InvalidValueError, ModelServingError
+from inferd.schemas.errors import InvalidValueError
 from inferd.schemas.limits import Limits
 from inferd.schemas.models import BaselineKey, parse_model_key
 from inferd.schemas.monitoring import (
@@ -27,13 +27,12 @@ from inferd.schemas.monitoring import (
 )
 from inferd.schemas.topics import Stream, TenantTopics
 from inferd.streams.group import Records
-from inferd.streams.inference import Record, internal_error
+from inferd.streams.inference import Record
 from inferd.streams.kafka import UNCHECKED, Destinations
-from inferd.streams.lane import DeadLetters, Kind, OutputBatch, Work, rejection_of, timestamps_of
+from inferd.streams.lane import Kind, OutputBatch, OwnerProcessor, Work
 from inferd.streams.lifecycle.drift_watch import BaselineOf, DriftWatch
 from inferd.streams.lifecycle.windows import WindowKey, WindowsPartition, WindowStore
 from inferd.streams.state import Change, LaneTable
-from inferd.streams.telemetry import Tally, TenantCounters
 
 log = structlog.get_logger(__name__)
 
@@ -66,22 +65,16 @@ class LifecycleContext:
         return int(self.clock() * 1000)
 
 
-class LifecycleProcessor:
+class LifecycleProcessor(OwnerProcessor):
     """Shared by the processors of `LIFECYCLE_STREAMS`."""
 
     kind: Kind = "lifecycle"
-    waits = False
 
     def __init__(self, context: LifecycleContext, stream: Stream) -> None:
-        self.tenant = context.topics.tenant
-        self.topic = context.topics.name(stream)
-        self.counters = TenantCounters(self.tenant)
-        self.tables = context.tables
+        super().__init__(
+            context.topics, stream, context.tables, context.worker_id, context.limits, context.destinations
+        )
         self._context = context
-        self._dead_letters = DeadLetters(context.topics.name("dead-letters"), context.worker_id, context.destinations)
-
-    def start(self, number: int) -> int | None:
-        return None
 
     def unit(self, number: int) -> Hashable:
         return (self.tenant, "lifecycle", number)
@@ -89,16 +82,11 @@ class LifecycleProcessor:
     def outputs(self, number: int) -> Iterable[TopicPartition]:
         yield TopicPartition(self._dead_letters.topic, number)
 
-    def reject(self, output: OutputBatch, tp: TopicPartition, record: Record, error: ModelServingError) -> None:
-        """Sends a record to the dead-letter topic; no state changes."""
-        rejection = rejection_of(record, error, self._context.limits)
-        output.tally.results -= 1
-        output.tally.errors[rejection.code] += 1
-        self._dead_letters.add(output, record, tp, rejection)
-
 
 class StatsProcessor(LifecycleProcessor):
     """The processor of `model-stats`."""
+
+    fault_event = "window_fault"
 
     def __init__(self, context: LifecycleContext, drift: DriftWatch | None = None) -> None:
         super().__init__(context, "model-stats")
@@ -124,23 +112,17 @@ class StatsProcessor(LifecycleProcessor):
 
     def _output(self, tp: TopicPartition, records: Records) -> OutputBatch:
         now_ms = self._context.now_ms()
-        tally = Tally(results=len(records))
-        output = OutputBatch(records[-1].offset + 1, len(records), timestamps_of(records, now_ms), tally)
+        output = self.output_of(records, now_ms)
         partition = self._windows.partitions[tp.partition]
         changed: dict[WindowKey, WindowStats] = {}
-        for record in records:
-            try:
-                if (rejection := getattr(record, "rejection", None)) is not None:
-                    raise rejection
-                if (record.key or b"").endswith(LEARNED):
-                    self._publish_baseline(output, record)
-                else:
-                    self._add(partition, changed, record, now_ms // 1000 // WINDOW_S)
-            except ModelServingError as error:
-                self.reject(output, tp, record, error)
-            except Exception as fault:  # No record may stop its partition.
-                log.exception("window_fault", tenant=self.tenant, offset=record.offset)
-                self.reject(output, tp, record, internal_error(fault))
+
+        def take(record: Record) -> None:
+            if (record.key or b"").endswith(LEARNED):
+                self._publish_baseline(output, record)
+            else:
+                self._add(partition, changed, record, now_ms // 1000 // WINDOW_S)
+
+        self.take_each(output, tp, records, take)
         for key in changed:
             partition.add(key)
         expired = partition.expired(self._oldest(now_ms))

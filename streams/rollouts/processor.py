@@ -31,14 +31,13 @@ from inferd.schemas.rollouts import (
     parse_rollout_key,
 )
 from inferd.streams.group import Records
-from inferd.streams.inference import Record, internal_error
-from inferd.streams.lane import OutputBatch, Work, timestamps_of
+from inferd.streams.inference import Record
+from inferd.streams.lane import OutputBatch, Work
 from inferd.streams.lifecycle import LifecycleContext, LifecycleProcessor
 from inferd.streams.rollouts.figures import Compared, measures_of
 from inferd.streams.rollouts.measuring import Measuring, Windows
 from inferd.streams.rollouts.rollout_store import RolloutsPartition, RolloutStore
 from inferd.streams.rollouts.transitions import Change, Terms, advance, tick
-from inferd.streams.telemetry import Tally
 
 log = structlog.get_logger(__name__)
 
@@ -113,6 +112,8 @@ class _Draft:
 class RolloutProcessor(LifecycleProcessor):
     """The processor of `rollouts`."""
 
+    fault_event = "rollout_record_fault"
+
     def __init__(
         self,
         context: LifecycleContext,
@@ -165,17 +166,9 @@ class RolloutProcessor(LifecycleProcessor):
 
     def _output(self, tp: TopicPartition, records: Records) -> OutputBatch:
         now_ms = self._context.now_ms()
-        tally = Tally(results=len(records))
-        output = OutputBatch(records[-1].offset + 1, len(records), timestamps_of(records, now_ms), tally)
+        output = self.output_of(records, now_ms)
         draft = _Draft(self._context, self.owned.partitions[tp.partition], tp.partition, output, now_ms)
-        for record in records:
-            try:
-                self._take(draft, *self._read(record))
-            except ModelServingError as error:
-                self.reject(output, tp, record, error)
-            except Exception as fault:  # No record may stop its partition.
-                log.exception("rollout_record_fault", tenant=self.tenant, offset=record.offset)
-                self.reject(output, tp, record, internal_error(fault))
+        self.take_each(output, tp, records, lambda record: self._take(draft, *self._read(record)))
         return draft.finish()
 
     def _take(self, draft: _Draft, model_id: str, message: RolloutMessage) -> None:
