@@ -8,8 +8,7 @@ import numpy as np
 from aiokafka import TopicPartition
 
 from inferd.schemas.capture import HEADERS, CapturedRequest, encode_captured
-from inferd.schemas.headers import ALIAS_REVISION, VARIANT
-from inferd.streams.inference import Outcome, ScoredRows, key_digests
+from inferd.streams.inference import Outcome, ScoredRows, alias_of, key_digests
 from inferd.streams.kafka import Destinations, Outgoing
 from inferd.streams.lane import OutputBatch
 from inferd.streams.recording import LateRecords, Part
@@ -52,12 +51,12 @@ class Capture:
                 if self._destinations.rejection(self.topic, outgoing) is not None:
                     self.refused += 1
                 elif part.output is None:
-                    self._late.add(request_id, outgoing)
+                    self._late.add(outgoing)
                 else:
                     self._write(part.number, part.output, outgoing)
 
     def add_late(self, number: int, output: OutputBatch) -> None:
-        for _, outgoing in self._late.take():
+        for outgoing in self._late.take():
             self._write(number, output, outgoing)
 
     def _partition_of(self, number: int) -> TopicPartition:
@@ -87,15 +86,15 @@ def _captured(
     scored: ScoredRows, index: int, rows: slice, request_id: str, outcome: Outcome, now_ms: int
 ) -> CapturedRequest:
     """The request of record `index`, which has these rows of `scored`."""
-    model, alias = scored.model, dict(outcome.variants.at(index))
-    revision, variant = alias.get(ALIAS_REVISION), alias.get(VARIANT)
+    model = scored.model
+    variant, revision = alias_of(outcome.variants.at(index))
     return CapturedRequest(
         id=request_id,
         model_id=model.manifest.model_id,
         version=model.manifest.version,
         scored_at=now_ms,
-        alias_revision=int(revision) if revision is not None else None,
-        variant=variant.decode() if variant is not None else None,
+        alias_revision=revision,
+        variant=variant,
         features=model.features.values(scored.inputs[rows]),
         outputs=model.postprocessor.columns(
             {output: values[rows] for output, values in scored.arrays.items()}, scored.outputs

@@ -51,26 +51,24 @@ class LateRecords:
     `LATE_BYTES_MAX`."""
 
     def __init__(self) -> None:
-        self.dropped = 0
-        self._waiting: deque[tuple[str, Outgoing]] = deque()
+        self._waiting: deque[Outgoing] = deque()
         self._bytes = 0
 
-    def add(self, request_id: str, outgoing: Outgoing) -> None:
-        """Keeps a record about a request."""
-        self._waiting.append((request_id, outgoing))
+    def add(self, outgoing: Outgoing) -> None:
+        """Keeps a record."""
+        self._waiting.append(outgoing)
         self._bytes += len(outgoing[1] or b"")
         while self._bytes > LATE_BYTES_MAX:
             self._pop()
-            self.dropped += 1
 
-    def take(self) -> list[tuple[str, Outgoing]]:
+    def take(self) -> list[Outgoing]:
         """The oldest records, as many as an output may have."""
         return [self._pop() for _ in range(min(LATE_TAKEN_MAX, len(self._waiting)))]
 
-    def _pop(self) -> tuple[str, Outgoing]:
-        request_id, outgoing = self._waiting.popleft()
+    def _pop(self) -> Outgoing:
+        outgoing = self._waiting.popleft()
         self._bytes -= len(outgoing[1] or b"")
-        return request_id, outgoing
+        return outgoing
 
 
 def record_scored(recorders: Sequence[Recorder], parts: Sequence[Part], outcome: Outcome, now_ms: int) -> None:

@@ -52,7 +52,7 @@ from inferd.streams.inference.scoring import UNDECODABLE, OnStep, Scorer
 from inferd.streams.inference.shadow_marks import Shadows, ShadowTarget
 from inferd.streams.inference.trial_limits import DEFAULT_TRIAL_LIMITS, TrialLimits
 from inferd.streams.inference.user_code import Ask, AskRows, PinnedModelId, plain_value
-from inferd.streams.inference.variants import AliasHeaders, alias_headers
+from inferd.streams.inference.variants import AliasHeaders, alias_headers, alias_of
 from inferd.streams.inference.work import Record, Work, halve
 
 __all__ = [
@@ -102,6 +102,7 @@ __all__ = [
     "Work",
     "accelerated",
     "alias_headers",
+    "alias_of",
     "all_formats",
     "compile_postprocess",
     "complete_file",

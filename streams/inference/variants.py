@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,15 @@ AliasHeaders = tuple[tuple[str, bytes | None], ...]
 def alias_headers(revision: int, variant: VariantName) -> AliasHeaders:
     """The headers of a result; equal ones are the same object."""
     return (ALIAS_REVISION, b"%d" % revision), (VARIANT, variant.encode())
+
+
+@lru_cache(maxsize=1_024)
+def alias_of(headers: AliasHeaders) -> tuple[VariantName | None, int | None]:
+    """The variant and the revision in headers of `alias_headers`; None for those of records that name no alias."""
+    if not headers:
+        return None, None
+    (_, revision), (_, variant) = headers
+    return cast(VariantName, (variant or b"").decode()), int(revision or b"0")
 
 
 @dataclass(frozen=True, slots=True)

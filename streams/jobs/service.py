@@ -15,7 +15,6 @@ from contextlib import suppress
 import msgspec
 import numpy as np
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.partitioner import murmur2
 from aiokafka.structs import RecordMetadata
 
 from inferd.schemas.codecs import JSON, MSGPACK, Codec, codec_named
@@ -46,7 +45,7 @@ from inferd.streams.jobs.job_store import JobStore
 from inferd.streams.jobs.reader import RecordReader
 from inferd.streams.jobs.state import JobState, status_of
 from inferd.streams.jobs.upload import JobMessageSender
-from inferd.streams.kafka import close_producer, open_producer, producer_options
+from inferd.streams.kafka import close_producer, open_producer, partition_of_key, producer_options
 from inferd.streams.lane import PUBLISH_ERRORS, describe
 from inferd.streams.settings import StreamSettings
 from inferd.streams.telemetry import CALLER
@@ -243,7 +242,7 @@ class JobService:
 
     def partition_of(self, job_id: str) -> int:
         """The partition that Kafka's default partitioner chooses for a job."""
-        return int(murmur2(job_id.encode()) & 0x7FFFFFFF) % self.partitions
+        return partition_of_key(job_id.encode(), self.partitions)
 
     def owned_partitions(self, tenant: str) -> frozenset[int]:
         """The partitions of `jobs` whose jobs this worker owns."""

@@ -9,6 +9,7 @@ from inferd.streams.kafka.destinations import (
     raise_rejections,
 )
 from inferd.streams.kafka.outgoing import Outgoing
+from inferd.streams.kafka.partitioner import partition_of_key
 from inferd.streams.kafka.producer import (
     close_producer,
     fill_batches,
@@ -93,6 +94,7 @@ __all__ = [
     "offset_metadata",
     "open_producer",
     "owner_partitions",
+    "partition_of_key",
     "produce",
     "produce_changes",
     "producer_options",

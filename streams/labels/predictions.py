@@ -7,23 +7,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from aiokafka import TopicPartition
-from aiokafka.partitioner import murmur2
 
-from inferd.schemas.headers import ALIAS_REVISION, VARIANT
 from inferd.schemas.labels import TO_LABEL_BYTES_MAX, Scores, ToLabel, encode_to_label
 from inferd.schemas.models import Manifest
 from inferd.schemas.monitoring import WINDOW_S, Task
-from inferd.streams.inference import Outcome, ScoredRows, format_named
-from inferd.streams.kafka import Destinations, Outgoing
+from inferd.streams.inference import Outcome, ScoredRows, alias_of, format_named
+from inferd.streams.kafka import Destinations, Outgoing, partition_of_key
 from inferd.streams.lane import OutputBatch
 from inferd.streams.recording import LateRecords, Part
-
-_POSITIVE = 0x7FFFFFFF
-
-
-def partition_of(request_id: str, partitions: int) -> int:
-    """The partition of a request id in `to-label` and `labels`, by Kafka's default partitioner."""
-    return (int(murmur2(request_id.encode())) & _POSITIVE) % partitions
 
 
 class PredictionsToLabel:
@@ -56,29 +47,27 @@ class PredictionsToLabel:
                     continue  # rows may be missing, and a label has one value for each
                 part = part_of[index]
                 request_id = given or part.default_id(index)
-                alias = dict(outcome.variants.at(index))
-                revision, variant = alias.get(ALIAS_REVISION), alias.get(VARIANT)
+                variant, revision = alias_of(outcome.variants.at(index))
                 prediction = ToLabel(
                     request_id, scored.model.manifest.model_id, scored.model.manifest.version,
-                    now_ms // 1000 // WINDOW_S, variant.decode() if variant else None,  # type: ignore[arg-type]
-                    int(revision) if revision else None, task, classes, scores[rows], threshold,
+                    now_ms // 1000 // WINDOW_S, variant, revision, task, classes, scores[rows], threshold,
                 )  # fmt: skip
-                self._send(part.output, request_id, (request_id.encode(), encode_to_label(prediction), []))
+                self._send(part.output, request_id.encode(), encode_to_label(prediction))
 
     def add_late(self, _number: int, output: OutputBatch) -> None:
-        for request_id, outgoing in self._late.take():
-            self._send(output, request_id, outgoing)
+        for key, value, _ in self._late.take():
+            self._send(output, key or b"", value or b"")
 
-    def _send(self, output: OutputBatch | None, request_id: str, outgoing: Outgoing) -> None:
+    def _send(self, output: OutputBatch | None, key: bytes, value: bytes) -> None:
         """A prediction that is too large gets no label: its request does not fail."""
-        value = outgoing[1] or b""
+        outgoing: Outgoing = (key, value, [])
         if len(value) > TO_LABEL_BYTES_MAX or self._destinations.rejection(self.topic, outgoing) is not None:
             return
         if output is None:
-            self._late.add(request_id, outgoing)
+            self._late.add(outgoing)
         else:
-            output.tally.bytes_out += len(outgoing[1] or b"")
-            output.add(self.topic, partition_of(request_id, self._partitions), outgoing)
+            output.tally.bytes_out += len(value)
+            output.add(self.topic, partition_of_key(key, self._partitions), outgoing)
 
 
 def all_finite(scores: Scores) -> bool:

@@ -21,9 +21,8 @@ from inferd.schemas.monitoring import WindowStats, encode_window, merge
 from inferd.schemas.topics import Stream, TenantTopics
 from inferd.streams.group import Records
 from inferd.streams.inference import Record
-from inferd.streams.kafka import Destinations
+from inferd.streams.kafka import Destinations, partition_of_key
 from inferd.streams.labels.join import Entry, Step, add_label, add_prediction, expired
-from inferd.streams.labels.predictions import partition_of
 from inferd.streams.labels.store import LabelsPartition, LabelStore, encode_entry
 from inferd.streams.lane import Kind, OutputBatch, OwnerProcessor, Work
 from inferd.streams.state import Change
@@ -181,7 +180,8 @@ class LabelMessageProcessor(LabelProcessor):
         limits = self._context.limits
         headers = parse_headers(record.headers, limits)
         label = decode_label(record.value, headers.codec, limits)
-        key, number = label.id.encode(), partition_of(label.id, self._context.partitions)
+        key = label.id.encode()
+        number = partition_of_key(key, self._context.partitions)
         if number != tp.partition:
             draft.output.add(self.topic, number, (key, record.value, [headers.codec.header]))
             return None

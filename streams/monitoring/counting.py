@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import accumulate
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.schemas.headers import ALIAS_REVISION, VARIANT
 from inferd.schemas.monitoring import LATENCY_BINS, Variant, WindowStats, latency_bound_ms
-from inferd.streams.inference import AliasHeaders, Outcome
+from inferd.streams.inference import Outcome, alias_of
 
 VersionOf = Callable[[int], tuple[str, int] | None]
 """Index of a record that failed before its version was asked -> model id and version; None if there is none."""
@@ -40,14 +38,6 @@ class CountedPart:
     """Their indexes."""
     timestamps: Sequence[int]
     """Unix milliseconds."""
-
-
-@lru_cache(maxsize=1_024)
-def _of_alias(headers: AliasHeaders) -> tuple[Variant | None, int | None]:
-    found = dict(headers)
-    if not found:
-        return None, None
-    return cast(Variant, (found[VARIANT] or b"").decode()), int(found[ALIAS_REVISION] or b"0")
 
 
 class Labels:
@@ -87,7 +77,7 @@ class Labels:
     def label(self, code: int) -> Label:
         """The label with a code."""
         version, kind = divmod(code, len(self._kinds))
-        return Label(*self._versions[version], *_of_alias(self._kinds[kind]))
+        return Label(*self._versions[version], *alias_of(self._kinds[kind]))
 
     def present(self, codes: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
         """The codes that occur, and how often."""

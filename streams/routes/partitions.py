@@ -2,18 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
-from aiokafka.partitioner import murmur2
-
-_POSITIVE = 0x7FFFFFFF
-
-
-@lru_cache(maxsize=65_536)
-def hash_of(key: bytes) -> int:
-    """The hash by which Kafka's default partitioner distributes keys."""
-    hashed: int = murmur2(key)
-    return hashed & _POSITIVE
+from inferd.streams.kafka import partition_of_key
 
 
 def sink_partition(key: bytes | None, partition: int, offset: int, sources: int, sinks: int) -> int:
@@ -25,4 +14,4 @@ def sink_partition(key: bytes | None, partition: int, offset: int, sources: int,
         return partition
     if key is None:
         return (partition + offset) % sinks
-    return hash_of(key) % sinks
+    return partition_of_key(key, sinks)
