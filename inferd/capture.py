@@ -7,7 +7,7 @@ from datetime import datetime
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from inferd.cluster import Cluster
+from inferd.cluster import Cluster, offsets_since
 from inferd.schemas.capture import CapturedRequest, decode_captured
 from inferd.schemas.errors import MalformedError
 from inferd.schemas.requests import ModelReference
@@ -38,9 +38,7 @@ async def _first(
 ) -> dict[TopicPartition, int]:
     if since is None:
         return dict(await consumer.beginning_offsets(tps))
-    ends = await consumer.end_offsets(tps)
-    found = await consumer.offsets_for_times(dict.fromkeys(tps, max(0, round(since.timestamp() * 1_000))))
-    return {tp: ends[tp] if found.get(tp) is None else found[tp].offset for tp in tps}
+    return await offsets_since(consumer, tps, since)
 
 
 def _is_of(captured: CapturedRequest, model: ModelReference) -> bool:

@@ -7,6 +7,7 @@ import time
 from asyncio import Future
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -210,6 +211,21 @@ class Cluster:
         if not isinstance(error, Exception):
             return error
         return typed_kafka_error(error, doing, self.connection)
+
+
+async def is_behind(consumer: AIOKafkaConsumer) -> bool:
+    """Whether there is more to read now in the partitions of a consumer."""
+    ends = await consumer.end_offsets(list(consumer.assignment()))
+    return any([await consumer.position(partition) < end for partition, end in ends.items()])
+
+
+async def offsets_since(
+    consumer: AIOKafkaConsumer, tps: Sequence[TopicPartition], since: datetime
+) -> dict[TopicPartition, int]:
+    """The offset of the first record since a time in each partition; the end if there is none."""
+    ends = await consumer.end_offsets(tps)
+    found = await consumer.offsets_for_times(dict.fromkeys(tps, max(0, round(since.timestamp() * 1_000))))
+    return {tp: ends[tp] if found.get(tp) is None else found[tp].offset for tp in tps}
 
 
 def codec_of_record(headers: Iterable[tuple[str, bytes]]) -> Codec:

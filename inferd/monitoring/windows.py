@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
-from inferd.cluster import FAULTS, Cluster
+from inferd.cluster import FAULTS, Cluster, is_behind
 from inferd.errors import topic_not_found
 from inferd.models import ModelList, ModelLog
 from inferd.schemas.errors import InferenceError, VersionNotFoundError
@@ -69,7 +69,7 @@ class WindowLog:
             tps = [TopicPartition(topic, 0)]
             async with asyncio.timeout(timeout_s), self._cluster.consumer_of_others(tps) as consumer:
                 await consumer.seek_to_beginning()
-                while await _is_behind(consumer):
+                while await is_behind(consumer):
                     for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
                         newest |= {key: each.value for each in records if (key := each.key or b"").startswith(prefix)}
         except FAULTS as error:
@@ -95,8 +95,3 @@ def _decoded(value: bytes | None) -> WindowStats | None:
 def _order(window: WindowStats) -> tuple[int, int, str, int]:
     revision = -1 if window.alias_revision is None else window.alias_revision
     return window.minute, window.version, window.variant or "", revision
-
-
-async def _is_behind(consumer: AIOKafkaConsumer) -> bool:
-    ends = await consumer.end_offsets(list(consumer.assignment()))
-    return any([await consumer.position(partition) < end for partition, end in ends.items()])

@@ -8,9 +8,9 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
-from inferd.cluster import Cluster, codec_of_record
+from inferd.cluster import Cluster, codec_of_record, is_behind
 from inferd.errors import ResultTimeoutError
 from inferd.models import ModelLog, default_author
 from inferd.schemas.errors import InferenceError, ModelNotFoundError, VersionNotFoundError
@@ -151,7 +151,7 @@ class Rollouts:
             STATUSES, partitions, fetch_wait_ms=FETCH_WAIT_MS
         ) as consumer:  # fmt: skip
             await consumer.seek_to_beginning()
-            while await _is_behind(consumer):
+            while await is_behind(consumer):
                 for key, status in _statuses(await consumer.getmany(timeout_ms=POLL_MS)):
                     if status.rollout is not None:
                         found[key.decode("utf-8", "replace")] = status
@@ -194,8 +194,3 @@ def _statuses(batches: Mapping[TopicPartition, Sequence[Any]]) -> Iterator[tuple
                 yield record.key or b"", decode_rollout_status(record.value, codec_of_record(record.headers))
             except InferenceError:
                 continue
-
-
-async def _is_behind(consumer: AIOKafkaConsumer) -> bool:
-    ends = await consumer.end_offsets(list(consumer.assignment()))
-    return any([await consumer.position(partition) < end for partition, end in ends.items()])

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from inferd.cluster import FAULTS, Cluster, codec_of_record
+from inferd.cluster import FAULTS, Cluster, codec_of_record, is_behind, offsets_since
 from inferd.errors import TopicNotFoundError
 from inferd.models import ModelLog
 from inferd.routes.checks import check_beside, check_fits
@@ -69,7 +69,7 @@ class RouteLog:
         routes: dict[str, Route] = {}
         async with asyncio.timeout(timeout_s), self._cluster.consumer("routes", partitions) as consumer:
             await consumer.seek_to_beginning()
-            while await _is_behind(consumer):
+            while await is_behind(consumer):
                 for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
                     for record in records:
                         self._apply(routes, record.key, record.value, record.headers)
@@ -123,13 +123,6 @@ class RouteLog:
 
 async def _offsets(consumer: AIOKafkaConsumer, tps: list[TopicPartition], start: Start) -> Mapping[TopicPartition, int]:
     if isinstance(start, datetime):
-        ends = await consumer.end_offsets(tps)
-        found = await consumer.offsets_for_times(dict.fromkeys(tps, round(start.timestamp() * 1_000)))
-        return {tp: ends[tp] if found.get(tp) is None else found[tp].offset for tp in tps}
+        return await offsets_since(consumer, tps, start)
     ends = await (consumer.end_offsets(tps) if start == "latest" else consumer.beginning_offsets(tps))
     return dict(ends)
-
-
-async def _is_behind(consumer: AIOKafkaConsumer) -> bool:
-    ends = await consumer.end_offsets(list(consumer.assignment()))
-    return any([await consumer.position(partition) < end for partition, end in ends.items()])
