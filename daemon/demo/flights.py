@@ -42,6 +42,12 @@ class FlightSet:
         """The first `count` flights; all if None."""
         return FlightSet(self.features.iloc[:count], self.late[:count], self.titles[:count])
 
+    def sample(self, count: int) -> FlightSet:
+        """So many flights chosen at random, always the same ones."""
+        mask = np.zeros(len(self), np.bool_)
+        mask[np.random.default_rng(1).choice(len(self), count, replace=False)] = True
+        return _subset(self, mask)
+
     def rows(self) -> list[list[Any]]:
         """One list of Python values per flight, None if missing."""
         plain = self.features.astype(object)

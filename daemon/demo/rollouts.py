@@ -37,9 +37,8 @@ BETTER_TREES, BAD_TREES = 160, 20
 
 async def set_baseline(client: Client, manifest: Manifest, model: TrainedModel, flights: FlightSet) -> None:
     """Compares what the version will score with the flights that it was trained on."""
-    rows = flights.head(None).features.sample(BASELINE_ROWS, random_state=1)
-    sample = FlightSet(rows, flights.late[: len(rows)], flights.titles[: len(rows)])
-    baseline = await asyncio.to_thread(baseline_of, model.text, manifest, sample.rows())
+    rows = flights.sample(BASELINE_ROWS).rows()
+    baseline = await asyncio.to_thread(baseline_of, model.text, manifest, rows)
     await client.set_baseline(manifest.model_id, manifest.version, baseline)
 
 
