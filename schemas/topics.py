@@ -33,7 +33,7 @@ STREAMS: tuple[Stream, ...] = get_args(Stream)
 LABEL_STREAMS: tuple[Stream, ...] = ("labels", "to-label")
 """Topics of one owner for each partition, which joins labels and predictions."""
 LIFECYCLE_STREAMS: tuple[Stream, ...] = ("model-stats", "rollouts")
-"""Topics about models in production, with one partition: whoever owns it owns that of the others."""
+"""Topics about models in production, with one partition each; one worker owns all of them."""
 
 # A dot would let a tenant match another tenant's prefix. Kafka limits the whole name to 249 characters.
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)

@@ -53,7 +53,7 @@ def _parse_guards(_ctx: click.Context, parameter: click.Parameter, texts: tuple[
 
 @click.group(epilog="Example: inferd rollouts start churn --to 4 --steps 1%:30m,10%:2h,100% --guard 'errors < 0.5%'")
 def rollouts() -> None:
-    """Roll out a version step by step, and back by itself if a guard is breached.
+    """Roll out a version in steps, with automatic rollback if a guard is breached.
 
     Exit codes: 0 success, 1 failure (watch: the rollout ended otherwise than promoted), 2 wrong usage, 3 broker
     unreachable.
@@ -99,7 +99,7 @@ def start(ctx: click.Context, /, reference: str, target: Target, watched: bool, 
     status = _run(target, lambda client: client.rollouts.start(key.model_id, alias=key.alias, **options))
     _write(target, status)
     if not options["guards"]:
-        report("it has no guards: it goes on whatever happens, until somebody aborts it")
+        report("the rollout has no guards: nothing but `inferd rollouts abort` rolls it back")
     if watched:
         _watch(ctx, target, key.model_id)
     else:

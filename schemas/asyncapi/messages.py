@@ -458,7 +458,7 @@ ROLLOUTS: tuple[Message, ...] = (
                 examples=(Example(payload={"type": name, "id": "0" * 32}),))
         for name, summary in (
             ("pause", "Stays in the running step. Guards still roll back."),
-            ("resume", "Goes on after a pause."),
+            ("resume", "Resumes a paused rollout."),
             ("promote", "Gives all requests to the new version now, and ends."),
             ("abort", "Returns the alias to what it was before the start, and ends."),
         )

@@ -23,11 +23,11 @@ class RolloutConflictError(ModelServingError):
 
 
 class GuardUnavailableError(ModelServingError):
-    """Nothing measures what a guard is about, so that it could never be breached."""
+    """The workers do not measure the metric of a guard, so that it could never be breached."""
 
     code = "guard_unavailable"
     http_status = 422
-    meaning = "nothing measures what a guard is about: it could never be breached"
+    meaning = "the workers do not measure the metric of a guard: it could never be breached"
 
 
 _OWN = {cls.code: cls for cls in (RolloutNotFoundError, RolloutConflictError, GuardUnavailableError, AliasChangedError)}

@@ -11,7 +11,7 @@ from inferd.schemas.models import CHAMPION, AliasTarget
 Phase = Literal["running", "paused", "rolled_back", "promoted", "aborted", "superseded"]
 ENDED: frozenset[Phase] = frozenset({"rolled_back", "promoted", "aborted", "superseded"})
 REQUESTS_MIN = 100
-"""Requests of the new version in a step, and those that a guard needs, if nobody says otherwise."""
+"""Default number of requests of the new version that a step, or a guard, needs at least."""
 EVENTS_MAX = 64
 ANSWERS_MAX = 16
 REASON_CHARS_MAX = 256
@@ -54,7 +54,7 @@ class PauseRollout(_Control, frozen=True, tag="pause", forbid_unknown_fields=Tru
 
 
 class ResumeRollout(_Control, frozen=True, tag="resume", forbid_unknown_fields=True, kw_only=True):
-    """Goes on after a pause."""
+    """Resumes a paused rollout."""
 
 
 class PromoteRollout(_Control, frozen=True, tag="promote", forbid_unknown_fields=True, kw_only=True):

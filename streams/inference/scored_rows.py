@@ -1,4 +1,4 @@
-"""The rows of a micro-batch as a version scored them, for whoever looks at them beside the answers."""
+"""The rows of a micro-batch as a version scored them, for monitoring, captured requests, labels and shadow versions."""
 
 from __future__ import annotations
 

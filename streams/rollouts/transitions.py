@@ -6,7 +6,7 @@
 The caller publishes the changes and stores the state in one transaction. The phase and the step say what the alias
 should point at, and `Rollout.move` is the last change that was written for that. The next one is written only after the
 last one was read from the log and counted there, and with the revision that follows it: it cannot overwrite anybody
-else's change, and it is written once. A change by anybody else ends the rollout's part in the alias for good.
+else's change, and it is written once. After a change by anybody else, the rollout never changes the alias again.
 """
 
 from __future__ import annotations
@@ -311,7 +311,7 @@ def _settled(rollout: Rollout, now_ms: int, alias: Alias | None) -> Change:
     seen = replace(rollout, move=replace(move, seen=True))
     if rollout.phase == "running":
         seen = replace(seen, since=now_ms, held_ms=0)
-    # Nobody needs the change before it any more: see `AliasLog`.
+    # The change before it decides nothing any more: see `AliasLog`.
     earlier = [_key(rollout, move.revision - 1)] if move.revision - 1 > rollout.base_revision else []
     return Change(seen, True, dict.fromkeys(earlier))
 

@@ -14,7 +14,7 @@ ModelServingError
 ├── NoEarlierTargetError   no_earlier_target    409  the alias has no earlier target to roll back to
 ├── RolloutNotFoundError   rollout_not_found    404  the model has no rollout
 ├── RolloutConflictError   rollout_conflict     409  the request does not fit the phase of the rollout
-├── GuardUnavailableError  guard_unavailable    422  nothing measures what a guard is about
+├── GuardUnavailableError  guard_unavailable    422  the workers do not measure a guard's metric
 └── UnavailableError       unavailable          503  the worker is starting, draining, or has no broker
 """
 
