@@ -26,6 +26,7 @@ from inferd.daemon.http.worker import (
     Backends,
     ClusterModels,
     ClusterMonitoring,
+    ClusterOperating,
     ClusterRollouts,
     ClusterRoutes,
     JobStreams,
@@ -159,7 +160,7 @@ class WorkerProcess:
         routes = ClusterRoutes(settings, self._models, self.board.snapshot)
         backends = Backends(
             self._predictions, self._models, routes, ClusterRollouts(self._models),
-            ClusterMonitoring(self._models, settings.group), self._jobs,
+            ClusterMonitoring(self._models, settings.group), ClusterOperating(self._models), self._jobs,
         )  # fmt: skip
         app = worker_app(settings, self.board, backends, self._own_url, own.routes, self._routes_of)
         self._admission = app[ADMISSION]

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from inferd.audit import AuditLog
 from inferd.capture import read_captured
 from inferd.cluster import Cluster
 from inferd.jobs import JobOptions, JobRow, Jobs, OnProgress, rows_of
@@ -20,6 +21,7 @@ from inferd.monitoring import DriftReport, WindowLog
 from inferd.predictions import Call, Exchange, PendingRequests, SentCall, sent_ahead
 from inferd.rollouts import Rollouts
 from inferd.routes import RouteLog, Start
+from inferd.schemas.audit import AuditRecord
 from inferd.schemas.capture import CapturedRequest
 from inferd.schemas.codecs import MSGPACK, codec_named
 from inferd.schemas.connection import KafkaConnection
@@ -33,6 +35,7 @@ from inferd.schemas.models import (
     AliasTarget,
     Manifest,
     VersionKey,
+    alias_text,
     check_model_name,
     check_target,
 )
@@ -89,7 +92,9 @@ class Client:
         self._jobs = Jobs(self._cluster, codec, limits)
         self._windows = WindowLog(self._cluster, self._model_log)
         self._routes = RouteLog(self._cluster, self._model_log, limits)
-        self.rollouts = Rollouts(self._cluster, self._model_log)
+        self.audit = AuditLog(self._cluster, client_id)
+        """Writes who changed what; `audit_records` reads it."""
+        self.rollouts = Rollouts(self._cluster, self._model_log, self.audit)
         """Starts, steers and shows rollouts."""
 
     async def __aenter__(self) -> Self:
@@ -245,7 +250,9 @@ class Client:
 
         `JobNotFoundError`; `JobClosedError` if it has ended otherwise; `ResultTimeoutError`.
         """
-        return await self._jobs.cancel(job_id, timeout_s)
+        status = await self._jobs.cancel(job_id, timeout_s)
+        await self.audit.note("cancel", job_id)
+        return status
 
     async def retry_job(self, job_id: str, *, timeout_s: float = TIMEOUT_S) -> JobStatus:
         """Score the failed rows of a job again; returns the first status of the new attempt.
@@ -253,7 +260,9 @@ class Client:
         `JobNotFoundError`; `JobConflictError` or `JobClosedError` if it is not `completed_with_errors`;
         `ResultTimeoutError`.
         """
-        return await self._jobs.retry(job_id, timeout_s)
+        status = await self._jobs.retry(job_id, timeout_s)
+        await self.audit.note("retry", job_id)
+        return status
 
     async def deploy_model(
         self, model: bytes | str | Path, manifest: Manifest, *, alias: str | None = None, timeout_s: float = TIMEOUT_S
@@ -269,7 +278,10 @@ class Client:
         data = model if isinstance(model, bytes) else await asyncio.to_thread(Path(model).read_bytes)
         if alias is not None:
             check_model_name(alias)
-        return await self._model_changes.deploy(data, manifest, alias, timeout_s)
+        deployed = await self._model_changes.deploy(data, manifest, alias, timeout_s)
+        subject = f"{deployed.model_id}:{deployed.version}"
+        await self.audit.note("deploy", subject, alias=alias, sha256=deployed.sha256, bytes=deployed.size)
+        return deployed
 
     async def set_baseline(
         self, model_id: str, version: int, baseline: Baseline, *, timeout_s: float = TIMEOUT_S
@@ -279,6 +291,7 @@ class Client:
         `inferd.deploy.baseline_of` makes one of rows. `VersionNotFoundError` if the version is not deployed.
         """
         await self._model_changes.set_baseline(VersionKey(check_model_name(model_id), version), baseline, timeout_s)
+        await self.audit.note("baseline", f"{model_id}:{version}", rows=baseline.rows)
 
     async def model_windows(
         self,
@@ -327,7 +340,9 @@ class Client:
         `VersionNotFoundError` if a version that `target` names does not exist.
         """
         checked = check_target(AliasTarget(version=target) if isinstance(target, int) else target)
-        return await self._aliases.set(_alias_key(model_id, alias), checked, Author(changed_by, revision), timeout_s)
+        key = _alias_key(model_id, alias)
+        changed = await self._aliases.set(key, checked, Author(changed_by, revision), timeout_s)
+        return await self._note_alias(key, changed, "set", changed_by)
 
     async def rollback_alias(
         self,
@@ -343,7 +358,9 @@ class Client:
         Again, it undoes the change before that one: it never returns to a target that was rolled back. Options and
         errors as for `set_alias`; `NoEarlierTargetError` if no earlier target is known.
         """
-        return await self._aliases.rollback(_alias_key(model_id, alias), Author(changed_by, revision), timeout_s)
+        key = _alias_key(model_id, alias)
+        changed = await self._aliases.rollback(key, Author(changed_by, revision), timeout_s)
+        return await self._note_alias(key, changed, "rollback", changed_by)
 
     async def promote_alias(
         self,
@@ -360,7 +377,8 @@ class Client:
         Options and errors as for `set_alias`; `revision` is that of `model_id@to`.
         """
         source, key = _alias_key(model_id, alias), _alias_key(model_id, to)
-        return await self._aliases.promote(source, key, Author(changed_by, revision), timeout_s)
+        changed = await self._aliases.promote(source, key, Author(changed_by, revision), timeout_s)
+        return await self._note_alias(key, changed, f"promote {source.alias}", changed_by)
 
     async def remove_model(
         self,
@@ -376,9 +394,11 @@ class Client:
         are pointed first; otherwise `VersionInUseError`. `ModelNotFoundError` or `VersionNotFoundError` if nothing
         matches.
         """
-        return await self._model_changes.remove(
+        removed = await self._model_changes.remove(
             ModelReference.parse(reference), move_aliases_to, timeout_s, everything=everything
         )
+        await self.audit.note("remove", reference, removed=", ".join(removed), aliases_moved_to=move_aliases_to)
+        return removed
 
     async def list_models(self, *, timeout_s: float = TIMEOUT_S) -> list[Manifest]:
         """The deployed versions, by name and number. A worker's `/status` shows which ones it serves."""
@@ -415,7 +435,9 @@ class Client:
         `SchemaMismatchError` for a feature and `InvalidValueError` for an output that the model does not have;
         `InvalidValueError` for topics of inferd itself.
         """
-        return await self._routes.create(route, start, timeout_s, replace=replace)
+        created = await self._routes.create(route, start, timeout_s, replace=replace)
+        await self.audit.note("route", route.name, change="replace" if replace else "create", model=route.model)
+        return created
 
     async def routes(self, *, timeout_s: float = TIMEOUT_S) -> list[Route]:
         """The routes of the tenant, by name."""
@@ -424,6 +446,20 @@ class Client:
     async def remove_route(self, name: str, *, timeout_s: float = TIMEOUT_S) -> None:
         """Remove a route; workers stop processing it. `RouteNotFoundError`."""
         await self._routes.remove(name, timeout_s)
+        await self.audit.note("route", name, change="remove")
+
+    async def audit_records(self, *, since: datetime | None = None) -> AsyncGenerator[AuditRecord, None]:
+        """Who changed what, oldest first: the records that are in the audit topic now; `since`: written since then."""
+        async with aclosing(self.audit.read(since)) as found:
+            async for record in found:
+                yield record
+
+    async def _note_alias(self, key: AliasKey, changed: Alias, change: str, changed_by: str | None) -> Alias:
+        await self.audit.note(
+            "alias", str(key), changed_by=changed_by, change=change, target=alias_text(changed),
+            revision=changed.revision,
+        )  # fmt: skip
+        return changed
 
 
 def _unix_ms(time: datetime) -> int:

@@ -22,6 +22,7 @@ from inferd.models import ModelList
 from inferd.monitoring import DriftReport
 from inferd.rollouts import Rollouts
 from inferd.routes import Start
+from inferd.schemas.audit import AuditRecord
 from inferd.schemas.capture import CapturedRequest
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.jobs import ChunkResult, JobStatus
@@ -317,6 +318,10 @@ class SyncClient:
     def remove_route(self, name: str, *, timeout_s: float = TIMEOUT_S) -> None:
         """Like `Client.remove_route`."""
         self._wait(self._client.remove_route(name, timeout_s=timeout_s))
+
+    def audit_records(self, *, since: datetime | None = None) -> Iterator[AuditRecord]:
+        """Like `Client.audit_records`."""
+        return self._iterate(self._client.audit_records(since=since))
 
     def _iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
         chunks = _Chunks(items)

@@ -26,6 +26,7 @@ Stream = Literal[
     "shadow-results",
     "rollouts",
     "rollout-status",
+    "audit",
 ]
 DEFAULT_TENANT = "default"
 """The tenant of settings and clients that name none."""

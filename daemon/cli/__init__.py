@@ -44,6 +44,7 @@ COMMANDS = {
     "labels": CommandInfo("inferd.daemon.cli.labels:labels", "Send what was true of requests."),
     "capture": CommandInfo("inferd.daemon.cli.capture:capture", "Export captured requests with their features."),
     "dead-letters": CommandInfo("inferd.daemon.cli.dead_letters:dead_letters", "List and show rejected records."),
+    "audit": CommandInfo("inferd.daemon.cli.audit:audit", "Show who changed what, when and from where."),
     "doctor": CommandInfo("inferd.daemon.cli.doctor:doctor", "Check broker, topics, models and this machine."),
     "asyncapi": CommandInfo("inferd.daemon.cli.asyncapi:asyncapi", "Print the AsyncAPI document of the topics."),
     "demo": CommandInfo("inferd.daemon.demo:demo", "Run a demo: train, deploy and score on real data."),

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from aiokafka import TopicPartition
 
+from inferd.audit import AuditLog
 from inferd.cluster import Cluster, codec_of_record, is_behind
 from inferd.errors import ResultTimeoutError
 from inferd.models import ModelLog, default_author
@@ -46,8 +47,8 @@ class Rollouts:
     `RolloutNotFoundError` or `RolloutConflictError`, and `ResultTimeoutError` if no worker answers in time.
     """
 
-    def __init__(self, cluster: Cluster, models: ModelLog) -> None:
-        self._cluster, self._models = cluster, models
+    def __init__(self, cluster: Cluster, models: ModelLog, audit: AuditLog) -> None:
+        self._cluster, self._models, self._audit = cluster, models, audit
 
     async def start(  # noqa: PLR0913  (each is an option of the rollout)
         self,
@@ -137,11 +138,24 @@ class Rollouts:
             while time.monotonic() < deadline:
                 for status in _statuses_of(key, await consumer.getmany(timeout_ms=POLL_MS)):
                     if (answer := status.answer(message.id)) is not None:
-                        return _accepted(status, answer)
+                        accepted = _accepted(status, answer)
+                        await self._note(model_id, message)
+                        return accepted
         raise ResultTimeoutError(
             f"rollout of {model_id}: no worker answered within {timeout_s:g} s; the message is still processed"
             " once one does: `inferd rollouts status` shows it"
         )
+
+    async def _note(self, model_id: str, message: RolloutMessage) -> None:
+        change = message.__struct_config__.tag
+        if isinstance(message, StartRollout):
+            steps, guards = ",".join(message.steps), "; ".join(message.guards) or None
+            await self._audit.note(
+                "rollout", f"{model_id}@{message.alias}", changed_by=message.by, change=change, to=message.to,
+                steps=steps, guards=guards,
+            )  # fmt: skip
+        else:
+            await self._audit.note("rollout", model_id, changed_by=message.by, change=change)
 
     async def list(self, *, timeout_s: float = TIMEOUT_S) -> dict[str, RolloutStatus]:
         """The newest status of each model that had a rollout, by model."""

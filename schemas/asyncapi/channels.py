@@ -85,6 +85,7 @@ _STREAMS: Mapping[Stream, _Stream] = {
     "rollout-status": _Stream(
         "The newest status of each model's rollout.", messages.ROLLOUT_STATUS, ("send",), compacted=True
     ),
+    "audit": _Stream("Who changed what, when and from where.", messages.AUDIT, ("send",)),
     "model-artifacts": _Stream("Model files in parts.", messages.ARTIFACTS, ("receive",), compacted=True),
 }
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from inferd.schemas import dead_letters
 from inferd.schemas.asyncapi import types
+from inferd.schemas.audit import AuditRecord
 from inferd.schemas.capture import CapturedRequest
 from inferd.schemas.cloud_events import REQUIRED
 from inferd.schemas.codecs import JSON, MSGPACK
@@ -467,6 +468,27 @@ ROLLOUTS: tuple[Message, ...] = (
 ROLLOUT_STATUS: tuple[Message, ...] = (
     Message(name="rolloutStatus", summary="The newest status of a rollout.", payload=RolloutStatus, key="the model id"),
 )
+AUDIT: tuple[Message, ...] = (
+    Message(
+        name="auditRecord",
+        summary="An action that was accepted.",
+        payload=AuditRecord,
+        key="what was changed",
+        content_type=JSON.content_type,
+        examples=(
+            Example(
+                payload={
+                    "at": 1_798_113_600_000,
+                    "action": "alias",
+                    "subject": "churn@champion",
+                    "by": "ana@build-7",
+                    "origin": "kafka inferd-client-5f0c",
+                    "details": {"change": "set", "target": "4", "revision": "9"},
+                }
+            ),
+        ),
+    ),
+)
 MODEL_STATS: tuple[Message, ...] = (
     Message(
         name="windowStats",
@@ -543,5 +565,6 @@ MESSAGES: tuple[Message, ...] = (
     *REQUESTS, *RESULTS, *DEAD_LETTERS, *JOBS, *JOB_STATUS, *JOB_RESULTS, *JOB_CHUNKS, *MODELS, *BASELINES, *ARTIFACTS,
     *ROUTES,
     *MODEL_STATS, *ROLLOUTS, *ROLLOUT_STATUS, *CAPTURE, *LABELS, *TO_LABEL, *SHADOW_RESULTS,
+    *AUDIT,
 )  # fmt: skip
 """All of them."""

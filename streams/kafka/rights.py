@@ -44,6 +44,7 @@ READ_AND_WRITTEN: dict[Stream, tuple[tuple[Operation, ...], tuple[Stream, ...]]]
     "shadow-results": (("WRITE",), ()),
     "rollouts": (("READ",), LIFECYCLE_STREAMS),
     "rollout-status": (("WRITE",), LIFECYCLE_STREAMS),
+    "audit": ((), ()),
 }
 """By topic: the operations of a worker, and the tenant's topics that it cannot process without them."""
 STOPS: dict[tuple[Stream, Operation], tuple[Stream, ...]] = {("models", "WRITE"): LIFECYCLE_STREAMS}
@@ -64,8 +65,8 @@ TRANSACTIONAL: dict[Guarantee, dict[Stream, tuple[Stream, ...]]] = {
 }
 """Topics processed in transactions, and those that stop without: topics of jobs share the transactional ids of
 `jobs`, and those of `LIFECYCLE_STREAMS` share theirs."""
-OVER_HTTP: tuple[Stream, ...] = ("jobs", "models", "model-artifacts", "routes", "rollouts")
-"""Topics written for HTTP callers: submitted jobs, deployed models, routes and messages of rollouts."""
+OVER_HTTP: tuple[Stream, ...] = ("jobs", "models", "model-artifacts", "routes", "rollouts", "audit")
+"""Topics written for HTTP callers: submitted jobs, deployed models, routes, messages of rollouts, and who did it."""
 NAMED_MAX, COMMANDS_MAX = 6, 3
 """Maximum resources and commands in one message."""
 

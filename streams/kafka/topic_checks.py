@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from inferd.schemas.audit import RECORD_BYTES_MAX as AUDIT_BYTES_MAX
 from inferd.schemas.errors import ServerError
 from inferd.schemas.headers import PROPAGATED_BYTES_MAX
 from inferd.schemas.jobs import LABELS_BYTES_MAX
@@ -34,7 +35,7 @@ FOREIGN: frozenset[Role] = frozenset({"reply-to", "sink"})
 SINGLE: frozenset[Role] = frozenset({"models", "model-artifacts", "routes"})
 """Read completely and in order by every worker."""
 COMPACTED: frozenset[Role] = frozenset({"models", "model-artifacts", "routes", "job-status", "rollout-status"})
-FIRST_ONLY: frozenset[Role] = frozenset({*LIFECYCLE_STREAMS, "rollout-status"})
+FIRST_ONLY: frozenset[Role] = frozenset({*LIFECYCLE_STREAMS, "rollout-status", "audit"})
 """Only their first partition is used."""
 BYTES_MAX_DEFAULT = 1_048_588
 """Kafka's own default of `max.message.bytes`."""
@@ -47,6 +48,8 @@ OWN_HEADERS_BYTES = 1_024
 STATUS_BYTES_MAX = 24_576
 """Size of a job's status besides its labels."""
 RETENTION_MS_MIN = 60_000
+AUDIT_RETENTION_MS = 31_536_000_000
+"""A year. Existing topics may have any retention."""
 PARTITIONS_MAX, REPLICATION_MAX = 10_000, 32
 """Allowed values of topic settings."""
 
@@ -174,6 +177,8 @@ def _spec(topics: TenantTopics, stream: Stream, settings: TopicSettings, limits:
     config = {"cleanup.policy": "compact"}
     if stream not in COMPACTED:
         config = {"cleanup.policy": "delete", "retention.ms": str(settings.retention_ms)}
+    if stream == "audit":
+        config["retention.ms"] = str(max(settings.retention_ms, AUDIT_RETENTION_MS))
     if stream == "rollout-status":
         config["segment.ms"] = str(SEGMENT_MS)
     first_only = stream in FIRST_ONLY
@@ -214,6 +219,7 @@ _BYTES_MAX: Mapping[Stream, Callable[[Limits], int]] = {
     "shadow-results": result_record_bytes_max,
     "rollouts": lambda _: MESSAGE_BYTES_MAX + OTHER_BYTES,
     "rollout-status": lambda _: ROLLOUT_STATUS_BYTES_MAX + OTHER_BYTES,
+    "audit": lambda _: AUDIT_BYTES_MAX + OTHER_BYTES,
 }
 _SETTINGS: Mapping[Role, str] = {
     "requests": "INFERD_MESSAGE_BYTES_MAX",
@@ -238,7 +244,13 @@ def checked(specs: Sequence[TopicSpec], states: Sequence[TopicState], servers: s
             {s.partitions for spec, s in there if spec.stream not in SINGLE | FOREIGN and not spec.first_only}
         ),
         replication=_only({s.replication for spec, s in there if spec.stream not in FOREIGN}),
-        retention_ms=_only({_retention_ms(s) for spec, s in there if spec.config.get("cleanup.policy") == "delete"}),
+        retention_ms=_only(
+            {
+                _retention_ms(s)
+                for spec, s in there
+                if spec.config.get("cleanup.policy") == "delete" and spec.stream != "audit"
+            }
+        ),
     )
     return [
         replace(state, problem="; ".join(_problems(spec, state, common)) or None, note=_note(spec, state, common))
@@ -383,7 +395,7 @@ def _wrong_retention(spec: TopicSpec, state: TopicState, common: _Common) -> Ite
                 f"topic {state.name} has retention.ms={have}, less than INFERD_CACHE_TTL_MAX_S requires ({wanted}): "
                 f"lower that, or {_alter(common, state, 'retention.ms', wanted)}"
             )
-    elif wanted is not None and 0 <= have < int(wanted):
+    elif spec.stream != "audit" and wanted is not None and 0 <= have < int(wanted):
         settable = common.retention_ms == have >= RETENTION_MS_MIN
         setting = f"set INFERD_TOPIC_RETENTION_MS={have}, or " if settable else ""
         yield (

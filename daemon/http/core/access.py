@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from aiohttp import hdrs, web
 
+from inferd.actor import Actor, acting_as
 from inferd.daemon.http.core.browsers import LOOPBACK, Hosts, check_browser
 from inferd.daemon.http.core.errors import ForbiddenError, Respond, UnauthorizedError
 from inferd.daemon.http.core.peers import PEER_PATH, Peers
@@ -29,6 +30,11 @@ class Caller:
     """The tenant of the caller's token; None: any tenant."""
     is_operator: bool = False
     """An operator reads `/status` and `/metrics` of all tenants and nothing else."""
+
+    @property
+    def name(self) -> str:
+        """Who that is, for the audit."""
+        return "http" if self.tenant is None else f"token of {self.tenant}"
 
 
 ANONYMOUS = Caller(None)
@@ -80,9 +86,11 @@ ACCESS = web.AppKey("access", Access)
 @web.middleware
 async def authenticated(request: web.Request, handler: Respond) -> web.StreamResponse:
     """Refuses requests without a valid token, unless the path is public."""
-    if request.path not in PUBLIC_PATHS:
-        request[CALLER] = request.app[ACCESS].caller(request)
-    return await handler(request)
+    if request.path in PUBLIC_PATHS:
+        return await handler(request)
+    request[CALLER] = caller = request.app[ACCESS].caller(request)
+    with acting_as(Actor(caller.name, f"http {request.remote or 'unknown'}")):
+        return await handler(request)
 
 
 def tenant_of(request: web.Request) -> str:

@@ -8,6 +8,7 @@ from inferd.daemon.http.routes.monitoring import add_monitoring
 from inferd.daemon.http.routes.observation import add_observation, readyz
 from inferd.daemon.http.routes.open_inference import add_open_inference
 from inferd.daemon.http.routes.openapi import add_openapi
+from inferd.daemon.http.routes.operating import add_operating
 from inferd.daemon.http.routes.predictions import add_predictions
 from inferd.daemon.http.routes.rollouts import add_rollouts
 from inferd.daemon.http.routes.routes import add_routes
@@ -19,6 +20,7 @@ from inferd.daemon.http.routes.services import (
     Models,
     ModelVersion,
     Monitoring,
+    Operating,
     Predictions,
     RolloutBody,
     Rollouts,
@@ -38,6 +40,7 @@ __all__ = [
     "ModelVersion",
     "Models",
     "Monitoring",
+    "Operating",
     "Predictions",
     "RolloutBody",
     "Rollouts",
@@ -54,6 +57,7 @@ __all__ = [
     "add_observation",
     "add_open_inference",
     "add_openapi",
+    "add_operating",
     "add_predictions",
     "add_rollouts",
     "add_routes",

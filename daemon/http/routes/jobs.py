@@ -43,6 +43,7 @@ from inferd.daemon.http.routes.jobs_upload import (
     body_pieces,
     row_messages,
 )
+from inferd.daemon.http.routes.operating import audited
 from inferd.daemon.http.routes.predictions import named_headers
 from inferd.daemon.http.routes.services import Jobs
 from inferd.schemas.codecs import (
@@ -92,8 +93,8 @@ def add_jobs(
             web.get("/jobs", list_jobs),
             web.get("/jobs/{job_id}", by_owner(show_job)),
             web.get("/jobs/{job_id}/results", by_owner(job_results, results_type), allow_head=False),
-            web.post("/jobs/{job_id}/cancel", by_owner(cancel_job)),
-            web.post("/jobs/{job_id}/retry", by_owner(retry_job)),
+            web.post("/jobs/{job_id}/cancel", audited("cancel", by_owner(cancel_job))),
+            web.post("/jobs/{job_id}/retry", audited("retry", by_owner(retry_job))),
         ]
     )
 

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from inferd.daemon.http.core import ACCESS, HTTP_CODES, Access, json_bytes
 from inferd.daemon.http.routes.open_inference_operations import OPEN_INFERENCE
+from inferd.daemon.http.routes.operating_operations import OPERATING
 from inferd.daemon.http.routes.operation import BYTES, JSON, RECORD, Error, ErrorAnswer, Operation, Parameter
 from inferd.daemon.http.routes.operations import CSRF_HEADER, OPERATIONS, TENANT
 from inferd.daemon.version import inferd_version
@@ -18,7 +19,7 @@ from inferd.schemas.codecs import content_types
 from inferd.schemas.errors import CODES
 
 PATH = "/openapi.json"
-ALL_OPERATIONS = (*OPERATIONS, *OPEN_INFERENCE)
+ALL_OPERATIONS = (*OPERATIONS, *OPERATING, *OPEN_INFERENCE)
 REF = "#/components/schemas/{name}"
 DESCRIPTION = web.AppKey("openapi", dict[str, bytes])
 ABOUT = (

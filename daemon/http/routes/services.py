@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from inferd.schemas.audit import Action, AuditRecord
 from inferd.schemas.codecs import Codec
 from inferd.schemas.models import CHAMPION, Alias, AliasTarget, Manifest
 from inferd.schemas.monitoring import Drift, WindowStats
@@ -215,6 +216,16 @@ class Rollouts(Protocol):
 
     async def steer_rollout(self, tenant: str, model_id: str, action: Steering, changed_by: str) -> RolloutStatus:
         """Pauses, resumes, promotes or aborts a rollout; returns its status."""
+
+
+class Operating(Protocol):
+    """What operators do with a tenant. Raises `UnavailableError` (503) if the broker does not respond."""
+
+    async def note(self, tenant: str, action: Action, subject: str) -> None:
+        """Writes to the audit that the caller's action was accepted."""
+
+    async def audit(self, tenant: str, since_s: int, limit: int) -> list[AuditRecord]:
+        """The newest `limit` records of the last `since_s` seconds, newest first."""
 
 
 class Monitoring(Protocol):

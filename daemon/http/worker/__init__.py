@@ -2,6 +2,7 @@
 
 from inferd.daemon.http.worker.cluster_models import ClusterModels
 from inferd.daemon.http.worker.cluster_monitoring import ClusterMonitoring
+from inferd.daemon.http.worker.cluster_operating import ClusterOperating
 from inferd.daemon.http.worker.cluster_rollouts import ClusterRollouts
 from inferd.daemon.http.worker.cluster_routes import ClusterRoutes
 from inferd.daemon.http.worker.composition import Backends, worker_app
@@ -11,6 +12,7 @@ __all__ = [
     "Backends",
     "ClusterModels",
     "ClusterMonitoring",
+    "ClusterOperating",
     "ClusterRollouts",
     "ClusterRoutes",
     "JobStreams",

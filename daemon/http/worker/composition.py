@@ -24,6 +24,7 @@ from inferd.daemon.http.routes import (
     Forwarding,
     Models,
     Monitoring,
+    Operating,
     Predictions,
     Rollouts,
     Routes,
@@ -36,6 +37,7 @@ from inferd.daemon.http.routes import (
     add_observation,
     add_open_inference,
     add_openapi,
+    add_operating,
     add_predictions,
     add_rollouts,
     add_routes,
@@ -56,6 +58,7 @@ class Backends:
     routes: Routes
     rollouts: Rollouts
     monitoring: Monitoring
+    operating: Operating
     jobs: StreamsJobs
 
 
@@ -85,6 +88,7 @@ def worker_app(
     add_routes(app, backends.routes)
     add_rollouts(app, backends.rollouts)
     add_monitoring(app, backends.monitoring)
+    add_operating(app, backends.operating)
     add_jobs(app, backends.jobs, Forwarding(backends.jobs), settings.streams().limits)
     add_open_inference(app, readyz, settings.streams().limits)
     add_peer(app)

@@ -17,6 +17,7 @@ import pytest
 from inferd.schemas.asyncapi import MESSAGES, Application, describe, route_channels
 from inferd.schemas.asyncapi.messages import RECORD
 from inferd.schemas.asyncapi.types import Request, ResultEvent
+from inferd.schemas.audit import decode_audit
 from inferd.schemas.capture import decode_captured
 from inferd.schemas.cloud_events.attributes import TYPES
 from inferd.schemas.codec import (
@@ -182,6 +183,7 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {
     "label": lambda value: decode_label(value, JSON, DEFAULT_LIMITS),
     "capturedRequest": lambda value: decode_captured(msgpack.packb(json.loads(value))),
     "shadowResult": decode_shadow_result,
+    "auditRecord": decode_audit,
     **{
         f"job{kind}": lambda value: decode_job_message(value, JSON, DEFAULT_LIMITS)
         for kind in ("Open", "Rows", "Close", "Submit", "Cancel", "Retry")

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from inferd.actor import current_actor
 from inferd.daemon.application import application_of
 from inferd.daemon.http.core.access import ACCESS, Access
 from inferd.daemon.http.core.admission import Admission
@@ -24,6 +25,7 @@ from inferd.daemon.http.routes.monitoring import add_monitoring
 from inferd.daemon.http.routes.observation import add_observation, readyz
 from inferd.daemon.http.routes.open_inference import add_open_inference
 from inferd.daemon.http.routes.openapi import add_openapi
+from inferd.daemon.http.routes.operating import add_operating
 from inferd.daemon.http.routes.predictions import add_predictions
 from inferd.daemon.http.routes.rollouts import add_rollouts
 from inferd.daemon.http.routes.routes import add_routes
@@ -40,6 +42,7 @@ from inferd.daemon.http.routes.uploads import Uploads
 from inferd.daemon.http.user_routes.routes import UserRoutes
 from inferd.daemon.settings.settings import Settings
 from inferd.daemon.telemetry.status import StatusBoard
+from inferd.schemas.audit import Action, AuditRecord
 from inferd.schemas.codec import decode_request, encode_result
 from inferd.schemas.codecs import JSON, MSGPACK, Codec
 from inferd.schemas.errors import (
@@ -363,6 +366,23 @@ class FakeRollouts:
         return await self.show_rollout(tenant, model_id)
 
 
+class FakeOperating:
+    """Remembers actions, and who asked for them."""
+
+    def __init__(self) -> None:
+        self.records: list[AuditRecord] = []
+        self.asked: list[tuple[str, int, int]] = []
+
+    async def note(self, tenant: str, action: Action, subject: str) -> None:
+        actor = current_actor()
+        assert actor is not None
+        self.records.append(AuditRecord(at=1, action=action, subject=subject, by=actor.name, origin=actor.origin))
+
+    async def audit(self, tenant: str, since_s: int, limit: int) -> list[AuditRecord]:
+        self.asked.append((tenant, since_s, limit))
+        return self.records
+
+
 class FakeWorker:
     """An application with all routes, and its backends."""
 
@@ -384,6 +404,7 @@ class FakeWorker:
         self.routes = FakeRoutes()
         self.rollouts = FakeRollouts()
         self.monitoring = FakeMonitoring()
+        self.operating = FakeOperating()
         self.app = create_app(access=access, admission=admission, limits=limits or AppLimits())
         if own is not None:
             own.add_to(self.app)
@@ -396,6 +417,7 @@ class FakeWorker:
         add_routes(app, self.routes)
         add_rollouts(app, self.rollouts)
         add_monitoring(app, self.monitoring)
+        add_operating(app, self.operating)
         add_jobs(app, self.jobs)
         add_peer(app)
         add_open_inference(app, readyz, DEFAULT_LIMITS)

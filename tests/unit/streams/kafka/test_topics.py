@@ -21,7 +21,7 @@ from inferd.schemas.limits import Limits
 from inferd.schemas.topics import LIFECYCLE_STREAMS, STREAMS, Stream
 from inferd.streams.kafka import topics as topics_module
 from inferd.streams.kafka.changelogs import TABLE_NAMES
-from inferd.streams.kafka.topic_checks import TopicsError, TopicState, checked, topic_specs
+from inferd.streams.kafka.topic_checks import AUDIT_RETENTION_MS, TopicsError, TopicState, checked, topic_specs
 from inferd.streams.kafka.topics import describe_topics, ensure_topics
 from inferd.streams.settings import CacheSettings, StreamSettings, TopicSettings
 
@@ -177,12 +177,14 @@ def test_settings_of_created_topics() -> None:
     )
     specs = {spec.stream: spec for spec in topic_specs(settings) if spec.stream != "changelog"}
     for stream, spec in specs.items():
-        single = stream in ("models", "model-artifacts", "routes", "rollout-status", *LIFECYCLE_STREAMS)
+        single = stream in ("models", "model-artifacts", "routes", "rollout-status", "audit", *LIFECYCLE_STREAMS)
         assert spec.partitions == (1 if single else 6)
         assert spec.replication == 3
         compacted = stream in ("models", "model-artifacts", "routes", "job-status", "rollout-status")
         assert spec.config["cleanup.policy"] == ("compact" if compacted else "delete")
-        assert spec.config.get("retention.ms") == (None if compacted else "90000")
+        assert spec.config.get("retention.ms") == (
+            None if compacted else str(AUDIT_RETENTION_MS) if stream == "audit" else "90000"
+        )
     assert specs["dead-letters"].config["max.message.bytes"] == str(2 * 500 + 65_536)
 
 

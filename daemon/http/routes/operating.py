@@ -1,0 +1,64 @@
+"""`/audit`, and what else operators do with a tenant."""
+
+from __future__ import annotations
+
+from functools import wraps
+
+from aiohttp import web
+from msgspec import Struct
+
+from inferd.daemon.http.core import Respond, json_response, tenant_of
+from inferd.daemon.http.routes.forwarding import is_forwarded
+from inferd.daemon.http.routes.services import Operating
+from inferd.schemas.audit import Action, AuditRecord
+from inferd.schemas.errors import InvalidValueError
+
+OPERATING: web.AppKey[Operating] = web.AppKey("operating", Operating)
+SINCE_S, SINCE_S_MAX = 86_400, 366 * 86_400
+RECORDS_MAX = 1_000
+"""Of one answer: the newest."""
+ACCEPTED = 202
+
+
+class AuditAnswer(Struct, frozen=True):
+    """Who changed what, newest first."""
+
+    records: list[AuditRecord]
+
+
+def add_operating(app: web.Application, operating: Operating) -> None:
+    """Adds the routes, backed by `operating`."""
+    app[OPERATING] = operating
+    app.router.add_get("/audit", show_audit)
+
+
+async def show_audit(request: web.Request) -> web.StreamResponse:
+    """The newest actions of the last `since_s` seconds."""
+    since_s = _number(request, "since_s", SINCE_S, SINCE_S_MAX)
+    limit = _number(request, "limit", 100, RECORDS_MAX)
+    return json_response(AuditAnswer(await request.app[OPERATING].audit(tenant_of(request), since_s, limit)))
+
+
+def audited(action: Action, respond: Respond) -> Respond:
+    """`respond`, and a record in the audit that `action` on the job in the path was accepted.
+
+    The worker that the caller asked writes it; the one that it forwards to does not know the caller.
+    """
+
+    @wraps(respond)
+    async def respond_and_note(request: web.Request) -> web.StreamResponse:
+        response = await respond(request)
+        if response.status == ACCEPTED and OPERATING in request.app and not is_forwarded(request):
+            await request.app[OPERATING].note(tenant_of(request), action, request.match_info["job_id"])
+        return response
+
+    return respond_and_note
+
+
+def _number(request: web.Request, name: str, default: int, most: int) -> int:
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:20]) <= most):
+        raise InvalidValueError(f"query {name}={text[:40]!r}: expected a whole number from 1 to {most}")
+    return int(text)
