@@ -22,6 +22,8 @@ class CapturedRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     version: int
     scored_at: int
     """Unix milliseconds."""
+    alias: str | None = None
+    """The alias that the request named, or `champion` for a bare name; None if it named a version."""
     alias_revision: int | None = None
     """The revision of the alias that chose the version."""
     variant: str | None = None

@@ -8,7 +8,7 @@ import numpy as np
 from aiokafka import TopicPartition
 
 from inferd.schemas.capture import HEADERS, CapturedRequest, encode_captured
-from inferd.streams.inference import Outcome, ScoredRows, alias_of, key_digests
+from inferd.streams.inference import Outcome, ScoredRows, key_digests
 from inferd.streams.kafka import Destinations, Outgoing
 from inferd.streams.lane import OutputBatch
 from inferd.streams.recording import LateRecords, Part
@@ -87,14 +87,15 @@ def _captured(
 ) -> CapturedRequest:
     """The request of record `index`, which has these rows of `scored`."""
     model = scored.model
-    variant, revision = alias_of(outcome.variants.at(index))
+    choice = outcome.variants.choice(index)
     return CapturedRequest(
         id=request_id,
         model_id=model.manifest.model_id,
         version=model.manifest.version,
         scored_at=now_ms,
-        alias_revision=revision,
-        variant=variant,
+        alias=choice.alias,
+        alias_revision=choice.revision,
+        variant=choice.variant,
         features=model.features.values(scored.inputs[rows]),
         outputs=model.postprocessor.columns(
             {output: values[rows] for output, values in scored.arrays.items()}, scored.outputs

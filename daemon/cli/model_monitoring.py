@@ -18,10 +18,33 @@ from inferd.schemas.requests import ModelReference
 if TYPE_CHECKING:
     from inferd.monitoring import DriftReport
 
-WINDOW_COLUMNS = ("minute", "version", "variant", "requests", "rows", "errors", "p50 ms", "p99 ms", "differing")
+WINDOW_COLUMNS = (
+    "minute",
+    "version",
+    "alias",
+    "variant",
+    "requests",
+    "rows",
+    "errors",
+    "p50 ms",
+    "p99 ms",
+    "differing",
+)
 DRIFT_COLUMNS = ("version", "feature", "values", "psi", "js", "ks", "missing", "out of range", "unknown")
 MEASURES = ("accuracy", "auc", "log_loss", "brier", "rmse", "mae")
-QUALITY_COLUMNS = ("version", "variant", "rows", "labelled", "accuracy", "auc", "log loss", "brier", "rmse", "mae")
+QUALITY_COLUMNS = (
+    "version",
+    "alias",
+    "variant",
+    "rows",
+    "labelled",
+    "accuracy",
+    "auc",
+    "log loss",
+    "brier",
+    "rmse",
+    "mae",
+)
 PREDICTION = "(prediction)"
 
 
@@ -100,10 +123,10 @@ COMMANDS = (windows, drift, quality)
 
 
 def _by_variant(windows: Iterable[WindowStats]) -> list[WindowStats]:
-    """The sum of the windows of each version and variant."""
-    groups: dict[tuple[int, str], list[WindowStats]] = {}
+    """The sum of the windows of each version, alias and variant."""
+    groups: dict[tuple[int, str, str], list[WindowStats]] = {}
     for window in windows:
-        groups.setdefault((window.version, window.variant or ""), []).append(window)
+        groups.setdefault((window.version, window.alias or "", window.variant or ""), []).append(window)
     return [total for _, group in sorted(groups.items()) if (total := merged(group)) is not None]
 
 
@@ -112,6 +135,7 @@ def _measures(window: WindowStats) -> dict[str, object]:
     return {
         "model_id": window.model_id,
         "version": window.version,
+        "alias": window.alias,
         "variant": window.variant,
         "labelled_rows": found.rows,
         **{name: getattr(found, name) for name in MEASURES},
@@ -125,14 +149,14 @@ def _measures(window: WindowStats) -> dict[str, object]:
 def _quality_row(window: WindowStats) -> tuple[object, ...]:
     found = window.quality
     measures = (getattr(found, name) for name in MEASURES)
-    return window.version, window.variant, window.rows, found.rows, *map(_rounded, measures)
+    return window.version, window.alias, window.variant, window.rows, found.rows, *map(_rounded, measures)
 
 
 def _window_row(window: WindowStats) -> tuple[object, ...]:
     minute = datetime.fromtimestamp(window.minute * WINDOW_S, UTC).isoformat(timespec="minutes")
     errors = ", ".join(f"{code} {count}" for code, count in sorted(window.errors.items())) or None
     quantiles = (_rounded(latency_quantile_ms(window.latency, quantile)) for quantile in (0.5, 0.99))
-    return (minute, window.version, window.variant, window.requests, window.rows, errors, *quantiles,
+    return (minute, window.version, window.alias, window.variant, window.requests, window.rows, errors, *quantiles,
             f"{window.differing} of {window.compared}" if window.compared else None)  # fmt: skip
 
 

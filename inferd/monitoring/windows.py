@@ -14,7 +14,7 @@ from inferd.errors import topic_not_found
 from inferd.models import ModelList, ModelLog
 from inferd.schemas.errors import InferenceError, VersionNotFoundError
 from inferd.schemas.models import VersionKey
-from inferd.schemas.monitoring import WINDOW_S, Baseline, Drift, WindowStats, decode_window, drift_of, merged
+from inferd.schemas.monitoring import WINDOW_S, Baseline, Drift, WindowKey, WindowStats, decode_window, drift_of, merged
 
 POLL_MS = 200
 
@@ -92,6 +92,5 @@ def _decoded(value: bytes | None) -> WindowStats | None:
         return None
 
 
-def _order(window: WindowStats) -> tuple[int, int, str, int]:
-    revision = -1 if window.alias_revision is None else window.alias_revision
-    return window.minute, window.version, window.variant or "", revision
+def _order(window: WindowStats) -> tuple[int, WindowKey]:
+    return window.minute, WindowKey.of(window)

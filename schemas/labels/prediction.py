@@ -33,6 +33,7 @@ class ToLabel(msgspec.Struct, frozen=True, array_like=True):
     scores: Scores
     threshold: float = 0.5
     """The second class is predicted from this probability on."""
+    alias: str | None = None
 
     def quality(self, label: Label) -> WindowStats:
         """What the label adds to the window of the version. `InvalidValueError` if it does not fit the prediction."""
@@ -44,6 +45,7 @@ class ToLabel(msgspec.Struct, frozen=True, array_like=True):
             model_id=self.model_id,
             version=self.version,
             minute=self.minute,
+            alias=self.alias,
             variant=self.variant,
             alias_revision=self.alias_revision,
             quality=reduce(Quality.plus, rows, Quality()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import reduce
 from itertools import zip_longest
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
@@ -93,6 +93,9 @@ class WindowStats(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
     version: Annotated[int, msgspec.Meta(ge=1, lt=10**9)]
     minute: Annotated[int, msgspec.Meta(ge=0, le=MINUTE_MAX)]
     """Unix time of the scoring in minutes."""
+    alias: str | None = None
+    """The alias that the requests named, or `champion` for a bare name; None if they named the version. Also None in
+    windows of earlier releases."""
     variant: Variant | None = None
     """By which part of an alias the version was chosen; None without an alias."""
     alias_revision: Count | None = None
@@ -118,10 +121,46 @@ class WindowStats(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
         return sum(self.errors.values())
 
 
+class WindowKey(NamedTuple):
+    """What distinguishes the windows of a tenant."""
+
+    model_id: str
+    version: int
+    minute: int
+    variant: str
+    """Empty without an alias."""
+    alias_revision: int
+    """-1 without one."""
+    alias: str = ""
+    """Empty without one, and for windows of earlier releases."""
+
+    @classmethod
+    def of(cls, window: WindowStats) -> WindowKey:
+        """The key of a window."""
+        revision = -1 if window.alias_revision is None else window.alias_revision
+        return cls(
+            window.model_id, window.version, window.minute, window.variant or "", revision, window.alias or ""
+        )  # fmt: skip
+
+    @classmethod
+    def parse(cls, key: bytes) -> WindowKey:
+        """The key of an entry of the table; `ValueError` if it is none."""
+        reference, minute, variant, revision, *alias = key.decode().split("/")
+        model_id, version = reference.split(":")
+        if len(alias) > 1:
+            raise ValueError("more than five parts")
+        return cls(model_id, int(version), int(minute), variant, int(revision), *alias)
+
+    def encode(self) -> bytes:
+        """The key of the entry in the table: without an alias that of earlier releases."""
+        alias = f"/{self.alias}" if self.alias else ""
+        return f"{self.model_id}:{self.version}/{self.minute}/{self.variant}/{self.alias_revision}{alias}".encode()
+
+
 def merge(first: WindowStats, second: WindowStats) -> WindowStats:
     """The sum of two windows of one version; `ValueError` for those of two. Associative and commutative.
 
-    The minute is the earlier one. Variant and alias revision are None unless both windows have the same.
+    The minute is the earlier one. Alias, variant and alias revision are None unless both windows have the same.
     """
     if (first.model_id, first.version) != (second.model_id, second.version):
         raise ValueError(f"{first.model_id}:{first.version} and {second.model_id}:{second.version} do not add up")
@@ -129,6 +168,7 @@ def merge(first: WindowStats, second: WindowStats) -> WindowStats:
         model_id=first.model_id,
         version=first.version,
         minute=min(first.minute, second.minute),
+        alias=first.alias if first.alias == second.alias else None,
         variant=first.variant if first.variant == second.variant else None,
         alias_revision=first.alias_revision if first.alias_revision == second.alias_revision else None,
         requests=first.requests + second.requests,

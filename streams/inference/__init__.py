@@ -52,7 +52,7 @@ from inferd.streams.inference.scoring import UNDECODABLE, OnStep, Scorer
 from inferd.streams.inference.shadow_marks import Shadows, ShadowTarget
 from inferd.streams.inference.trial_limits import DEFAULT_TRIAL_LIMITS, TrialLimits
 from inferd.streams.inference.user_code import Ask, AskRows, PinnedModelId, plain_value
-from inferd.streams.inference.variants import AliasHeaders, alias_headers, alias_of
+from inferd.streams.inference.variants import AliasChoice, AliasHeaders, alias_choice, alias_headers
 from inferd.streams.inference.work import Record, Work, halve
 
 __all__ = [
@@ -62,6 +62,7 @@ __all__ = [
     "RECORD",
     "TOLERANCE",
     "UNDECODABLE",
+    "AliasChoice",
     "AliasHeaders",
     "Arrays",
     "Ask",
@@ -101,8 +102,8 @@ __all__ = [
     "Version",
     "Work",
     "accelerated",
+    "alias_choice",
     "alias_headers",
-    "alias_of",
     "all_formats",
     "compile_postprocess",
     "complete_file",

@@ -35,7 +35,7 @@ from inferd.schemas.errors import (
 )
 from inferd.schemas.headers import RequestHeaders
 from inferd.schemas.limits import Limits
-from inferd.schemas.models import main_version
+from inferd.schemas.models import CHAMPION, main_version
 from inferd.schemas.protocols import Exchanges
 from inferd.schemas.requests import (
     DEFAULT_OUTPUTS,
@@ -63,7 +63,7 @@ from inferd.streams.inference.user_code import (
     custom_group,
     group_of_rows,
 )
-from inferd.streams.inference.variants import VariantName, alias_headers
+from inferd.streams.inference.variants import VariantName, alias_choice
 from inferd.streams.inference.work import Record, Work
 
 UNDECODABLE: Final = (
@@ -266,10 +266,10 @@ class Scorer:
             reference = parse_reference(model_id)
         except InferenceError:
             return []
-        alias = self._catalog.alias_behind(reference)
+        alias, name = self._catalog.alias_behind(reference), reference.alias or CHAMPION
         if alias is not None:
-            batch.variants.add(alias_headers(alias.revision, "champion"), bucket.indexes)
-            batch.shadows.add(reference.name, alias, alias.revision, bucket.indexes)
+            batch.variants.add(alias_choice(name, alias.revision, "champion"), bucket.indexes)
+            batch.shadows.add(reference, alias, alias.revision, bucket.indexes)
         if alias is None or alias.split is None:
             model = self._model_or_none(reference)
             return [Leg(model, np.arange(len(bucket.ids)))] if model is not None else []
@@ -280,7 +280,8 @@ class Scorer:
             if not len(places):
                 continue
             if number != main:
-                batch.variants.add(alias_headers(alias.revision, "canary"), bucket.indexes_at(places))
+                choice = alias_choice(name, alias.revision, "canary")
+                batch.variants.add(choice, bucket.indexes_at(places))
             model = self._model_or_none(ModelReference(reference.name, version=number))
             if model is not None:
                 legs.append(Leg(model, places))
@@ -292,13 +293,14 @@ class Scorer:
         alias = self._catalog.alias_behind(reference)
         if alias is None:
             return self._catalog.resolve(reference, key)
-        batch.shadows.add(reference.name, alias, alias.revision, (index,))
+        batch.shadows.add(reference, alias, alias.revision, (index,))
+        name = reference.alias or CHAMPION
         if alias.split is None:
-            batch.variants.add(alias_headers(alias.revision, "champion"), (index,))
+            batch.variants.add(alias_choice(name, alias.revision, "champion"), (index,))
             return self._catalog.resolve(reference, key)
         number = int(self._catalog.split_versions(reference, (key,))[0])
         variant: VariantName = "champion" if number == main_version(alias) else "canary"
-        batch.variants.add(alias_headers(alias.revision, variant), (index,))
+        batch.variants.add(alias_choice(name, alias.revision, variant), (index,))
         return self._catalog.resolve(ModelReference(reference.name, version=number))
 
     def _model_or_none(self, reference: ModelReference) -> ServedModel | None:

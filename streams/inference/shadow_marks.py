@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.schemas.models import AliasTarget
+from inferd.schemas.models import CHAMPION, AliasTarget
+from inferd.schemas.requests import ModelReference
 
 Mask = NDArray[np.bool_]
 
@@ -18,8 +19,8 @@ class ShadowTarget:
     """The shadow versions of an alias."""
 
     model_id: str
+    alias: str
     revision: int
-    """Of the alias."""
     versions: tuple[int, ...]
 
 
@@ -33,10 +34,11 @@ class ShadowMarks:
 
     given: list[tuple[ShadowTarget, Sequence[int]]] = field(default_factory=list)
 
-    def add(self, model_id: str, alias: AliasTarget, revision: int, indexes: Sequence[int]) -> None:
+    def add(self, reference: ModelReference, alias: AliasTarget, revision: int, indexes: Sequence[int]) -> None:
         """Marks the records at `indexes`, which name the alias."""
         if alias.shadow:
-            self.given.append((ShadowTarget(model_id, revision, tuple(alias.shadow)), indexes))
+            target = ShadowTarget(reference.name, reference.alias or CHAMPION, revision, tuple(alias.shadow))
+            self.given.append((target, indexes))
 
     def finish(self, records: int) -> Shadows:
         """The marks of all records."""

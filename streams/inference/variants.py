@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal, cast
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,20 +23,30 @@ def alias_headers(revision: int, variant: VariantName) -> AliasHeaders:
     return (ALIAS_REVISION, b"%d" % revision), (VARIANT, variant.encode())
 
 
+class AliasChoice(NamedTuple):
+    """What chose the version of a record; all None for records that name no alias."""
+
+    headers: AliasHeaders = ()
+    """Those of its result."""
+    alias: str | None = None
+    revision: int | None = None
+    variant: VariantName | None = None
+
+
+NO_ALIAS: Final = AliasChoice()
+
+
 @lru_cache(maxsize=1_024)
-def alias_of(headers: AliasHeaders) -> tuple[VariantName | None, int | None]:
-    """The variant and the revision in headers of `alias_headers`; None for those of records that name no alias."""
-    if not headers:
-        return None, None
-    (_, revision), (_, variant) = headers
-    return cast(VariantName, (variant or b"").decode()), int(revision or b"0")
+def alias_choice(alias: str, revision: int, variant: VariantName) -> AliasChoice:
+    """A choice by an alias; equal ones are the same object."""
+    return AliasChoice(alias_headers(revision, variant), alias, revision, variant)
 
 
 @dataclass(frozen=True, slots=True)
 class Variants:
-    """The headers for the records of a micro-batch: `kinds[marks[i]]` for record i."""
+    """The choices of the records of a micro-batch: `kinds[marks[i]]` for record i."""
 
-    kinds: tuple[AliasHeaders, ...] = ((),)
+    kinds: tuple[AliasChoice, ...] = (NO_ALIAS,)
     """The first is for records that name no alias."""
     marks: NDArray[np.uint16] | None = None
     """uint16 (records,); None if no record names an alias."""
@@ -45,12 +55,16 @@ class Variants:
         """The headers of the records in `span`; None if they have none."""
         if self.marks is None:
             return None
-        kinds = self.kinds
-        return [kinds[mark] for mark in self.marks[span.start : span.stop].tolist()]
+        headers = [kind.headers for kind in self.kinds]
+        return [headers[mark] for mark in self.marks[span.start : span.stop].tolist()]
 
     def at(self, index: int) -> AliasHeaders:
         """The headers of record `index`."""
-        return () if self.marks is None else self.kinds[self.marks[index]]
+        return self.choice(index).headers
+
+    def choice(self, index: int) -> AliasChoice:
+        """What chose the version of record `index`."""
+        return NO_ALIAS if self.marks is None else self.kinds[self.marks[index]]
 
     def then(self, other: Variants, records: int, others: int) -> Variants:
         """These, of so many `records`, followed by those of `others` further records."""
@@ -65,23 +79,23 @@ class Variants:
 
 @dataclass(slots=True)
 class VariantMarks:
-    """Collects the headers of the records of a micro-batch; later ones replace earlier ones."""
+    """Collects the choices of the records of a micro-batch; later ones replace earlier ones."""
 
-    given: list[tuple[AliasHeaders, Sequence[int]]] = field(default_factory=list)
+    given: list[tuple[AliasChoice, Sequence[int]]] = field(default_factory=list)
 
-    def add(self, headers: AliasHeaders, indexes: Sequence[int]) -> None:
-        """Sets the headers of the records at `indexes`."""
-        self.given.append((headers, indexes))
+    def add(self, choice: AliasChoice, indexes: Sequence[int]) -> None:
+        """Sets the choice of the records at `indexes`."""
+        self.given.append((choice, indexes))
 
     def finish(self, records: int) -> Variants:
-        """The headers of all records."""
+        """The choices of all records."""
         if not self.given:
             return Variants()
-        kinds = list(dict.fromkeys([(), *(headers for headers, _ in self.given)]))
+        kinds = list(dict.fromkeys([NO_ALIAS, *(choice for choice, _ in self.given)]))
         marks = np.zeros(records, np.uint16)
-        for headers, indexes in self.given:
+        for choice, indexes in self.given:
             if len(indexes) == records:
-                marks[:] = kinds.index(headers)
+                marks[:] = kinds.index(choice)
             else:
-                marks[list(indexes)] = kinds.index(headers)
+                marks[list(indexes)] = kinds.index(choice)
         return Variants(tuple(kinds), marks)

@@ -11,7 +11,7 @@ from aiokafka import TopicPartition
 from inferd.schemas.labels import TO_LABEL_BYTES_MAX, Scores, ToLabel, encode_to_label
 from inferd.schemas.models import Manifest
 from inferd.schemas.monitoring import WINDOW_S, Task
-from inferd.streams.inference import Outcome, ScoredRows, alias_of, format_named
+from inferd.streams.inference import Outcome, ScoredRows, format_named
 from inferd.streams.kafka import Destinations, Outgoing, partition_of_key
 from inferd.streams.lane import OutputBatch
 from inferd.streams.recording import LateRecords, Part
@@ -47,10 +47,11 @@ class PredictionsToLabel:
                     continue  # rows may be missing, and a label has one value for each
                 part = part_of[index]
                 request_id = given or part.default_id(index)
-                variant, revision = alias_of(outcome.variants.at(index))
+                choice = outcome.variants.choice(index)
                 prediction = ToLabel(
                     request_id, scored.model.manifest.model_id, scored.model.manifest.version,
-                    now_ms // 1000 // WINDOW_S, variant, revision, task, classes, scores[rows], threshold,
+                    now_ms // 1000 // WINDOW_S, choice.variant, choice.revision, task, classes, scores[rows], threshold,
+                    choice.alias,
                 )  # fmt: skip
                 self._send(part.output, request_id.encode(), encode_to_label(prediction))
 

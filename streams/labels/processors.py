@@ -17,7 +17,7 @@ from inferd.schemas.errors import ModelServingError
 from inferd.schemas.headers import parse_headers
 from inferd.schemas.labels import decode_label, decode_to_label
 from inferd.schemas.limits import Limits
-from inferd.schemas.monitoring import WindowStats, encode_window, merge
+from inferd.schemas.monitoring import WindowKey, WindowStats, encode_window, merge
 from inferd.schemas.topics import Stream, TenantTopics
 from inferd.streams.group import Records
 from inferd.streams.inference import Record
@@ -60,7 +60,7 @@ class _Draft:
     output: OutputBatch
     now_ms: int
     changed: dict[bytes, Entry] = field(default_factory=dict)
-    windows: dict[tuple[object, ...], WindowStats] = field(default_factory=dict)
+    windows: dict[WindowKey, WindowStats] = field(default_factory=dict)
 
     def entry(self, key: bytes) -> Entry | None:
         return self.changed.get(key) or self.partition.get(key)
@@ -70,7 +70,7 @@ class _Draft:
             self.changed[key] = step.entry
         self.output.labels.update(step.outcomes)
         if (window := step.window) is not None:
-            of = (window.model_id, window.version, window.minute, window.variant, window.alias_revision)
+            of = WindowKey.of(window)
             self.windows[of] = merge(self.windows[of], window) if of in self.windows else window
 
     def finish(self) -> OutputBatch:

@@ -3,7 +3,7 @@
 from inferd.streams.lifecycle.composition import TenantLifecycle, compose_lifecycle
 from inferd.streams.lifecycle.drift_watch import DriftWatch
 from inferd.streams.lifecycle.processors import LifecycleContext, LifecycleProcessor, StatsProcessor
-from inferd.streams.lifecycle.windows import WindowKey, WindowStore
+from inferd.streams.lifecycle.windows import WindowStore
 
 __all__ = [
     "DriftWatch",
@@ -11,7 +11,6 @@ __all__ = [
     "LifecycleProcessor",
     "StatsProcessor",
     "TenantLifecycle",
-    "WindowKey",
     "WindowStore",
     "compose_lifecycle",
 ]

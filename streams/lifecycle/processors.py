@@ -19,6 +19,7 @@ from inferd.schemas.models import BaselineKey, parse_model_key
 from inferd.schemas.monitoring import (
     WINDOW_BYTES_MAX,
     WINDOW_S,
+    WindowKey,
     WindowStats,
     decode_baseline,
     decode_window,
@@ -31,7 +32,7 @@ from inferd.streams.inference import Record
 from inferd.streams.kafka import UNCHECKED, Destinations
 from inferd.streams.lane import Kind, OutputBatch, OwnerProcessor, Work
 from inferd.streams.lifecycle.drift_watch import BaselineOf, DriftWatch
-from inferd.streams.lifecycle.windows import WindowKey, WindowsPartition, WindowStore
+from inferd.streams.lifecycle.windows import WindowsPartition, WindowStore
 from inferd.streams.state import Change, LaneTable
 
 log = structlog.get_logger(__name__)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
 
 import structlog
 
 from inferd.schemas.errors import MalformedError
-from inferd.schemas.monitoring import WindowStats, decode_window
+from inferd.schemas.monitoring import WindowKey, WindowStats, decode_window
 from inferd.streams.state import LaneTable, TablePartition
 from inferd.streams.tasks import Slices
 
@@ -20,35 +19,6 @@ WINDOWS_MAX = 50_000
 """Windows of one tenant; beyond it, the oldest are removed early."""
 Version = tuple[str, int]
 """Model id and number."""
-
-
-class WindowKey(NamedTuple):
-    """What distinguishes the windows of a tenant."""
-
-    model_id: str
-    version: int
-    minute: int
-    variant: str
-    """Empty without an alias."""
-    alias_revision: int
-    """-1 without one."""
-
-    @classmethod
-    def of(cls, window: WindowStats) -> WindowKey:
-        """The key of a window."""
-        revision = -1 if window.alias_revision is None else window.alias_revision
-        return cls(window.model_id, window.version, window.minute, window.variant or "", revision)
-
-    @classmethod
-    def parse(cls, key: bytes) -> WindowKey:
-        """The key of an entry of the table; `ValueError` if it is none."""
-        reference, minute, variant, revision = key.decode().split("/")
-        model_id, version = reference.split(":")
-        return cls(model_id, int(version), int(minute), variant, int(revision))
-
-    def encode(self) -> bytes:
-        """The key of the entry in the table."""
-        return f"{self.model_id}:{self.version}/{self.minute}/{self.variant}/{self.alias_revision}".encode()
 
 
 @dataclass(slots=True, eq=False)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferd.schemas.monitoring import LATENCY_BINS, Variant, WindowStats, latency_bound_ms
-from inferd.streams.inference import Outcome, alias_of
+from inferd.streams.inference import Outcome
 
 VersionOf = Callable[[int], tuple[str, int] | None]
 """Index of a record that failed before its version was asked -> model id and version; None if there is none."""
@@ -26,6 +26,7 @@ class Label(NamedTuple):
 
     model_id: str
     version: int
+    alias: str | None = None
     variant: Variant | None = None
     alias_revision: int | None = None
 
@@ -77,7 +78,8 @@ class Labels:
     def label(self, code: int) -> Label:
         """The label with a code."""
         version, kind = divmod(code, len(self._kinds))
-        return Label(*self._versions[version], *alias_of(self._kinds[kind]))
+        choice = self._kinds[kind]
+        return Label(*self._versions[version], choice.alias, choice.variant, choice.revision)
 
     def present(self, codes: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
         """The codes that occur, and how often."""
@@ -132,6 +134,7 @@ def _windows_of_part(
             model_id=label.model_id,
             version=label.version,
             minute=minute,
+            alias=label.alias,
             variant=label.variant,
             alias_revision=label.alias_revision,
             requests=requests,

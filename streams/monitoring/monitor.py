@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -21,6 +20,7 @@ from inferd.schemas.monitoring import (
     Baseline,
     Features,
     Predictions,
+    WindowKey,
     WindowStats,
     encode_baseline,
     encode_window,
@@ -54,11 +54,6 @@ FIRST = 0
 """The partition of `model-stats` that is used."""
 BaselineOf = Callable[[str, int], Baseline | None]
 """Model id and version -> its baseline."""
-
-
-class _Key(NamedTuple):
-    label: Label
-    minute: int
 
 
 @dataclass(slots=True)
@@ -116,7 +111,7 @@ class Monitor:
         """Windows that were dropped, because no output took them along."""
         self._baseline_of = baseline_of
         self._clock = clock
-        self._pending: dict[_Key, WindowStats] = {}
+        self._pending: dict[WindowKey, WindowStats] = {}
         self._samples: dict[Label, _Sample] = {}
         self._flushed_at = clock()
         self._counters: dict[tuple[str, int], _Counters] = {}
@@ -183,7 +178,7 @@ class Monitor:
         """Adds counts that are published with any later output, or lost with the process."""
         if self.mode == "off":
             return
-        key = _Key(Label(window.model_id, window.version, window.variant, window.alias_revision), window.minute)
+        key = WindowKey.of(window)
         before = self._pending.get(key)
         if before is None and len(self._pending) >= PENDING_MAX:
             self.dropped += 1

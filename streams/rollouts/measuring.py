@@ -48,6 +48,7 @@ class _Step:
 
     rollout_id: str
     revision: int
+    alias: str
     begun_ms: int
     closed: dict[int, tuple[int, WindowStats | None]] = field(default_factory=dict)
 
@@ -75,7 +76,7 @@ class Measuring:
             written = next((event.at for event in reversed(rollout.events) if event.revision == move.revision), 0)
             first = _minute(written) - SKEW_MINUTES
             step = self._steps[rollout.model_id] = _Step(
-                *running, now_ms, dict.fromkeys((rollout.version, base), (first, None))
+                *running, rollout.alias, now_ms, dict.fromkeys((rollout.version, base), (first, None))
             )
         is_shadow, closes = parse_step(rollout.steps[rollout.step]).percent is None, _minute(now_ms) - LATE_MINUTES
         new = self._read(rollout.model_id, rollout.version, step, closes, shadow=is_shadow)
@@ -88,7 +89,9 @@ class Measuring:
         found = [
             replace(each, features=Features())
             for each in self._windows.windows(model_id, version, since)
-            if each.alias_revision == step.revision and (each.variant == "shadow") == shadow
+            if each.alias_revision == step.revision
+            and each.alias in (step.alias, None)  # workers of earlier releases name none
+            and (each.variant == "shadow") == shadow
         ]
         closed = [window for window in found if window.minute < closes]
         sum_of_closed = merged([*([] if sum_of_closed is None else [sum_of_closed]), *closed])

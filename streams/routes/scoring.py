@@ -15,7 +15,7 @@ from inferd.schemas.codec import parse_reference
 from inferd.schemas.codecs import MSGPACK
 from inferd.schemas.errors import InferenceError, ModelNotReadyError, ModelServingError
 from inferd.schemas.limits import Limits
-from inferd.schemas.models import main_version
+from inferd.schemas.models import CHAMPION, main_version
 from inferd.schemas.requests import ModelReference, default_id
 from inferd.schemas.routes import Route
 from inferd.streams.inference import (
@@ -27,7 +27,7 @@ from inferd.streams.inference import (
     ServedModel,
     Version,
     Work,
-    alias_headers,
+    alias_choice,
     concatenate,
     internal_error,
 )
@@ -169,11 +169,12 @@ class RouteScorer:
         alias = self._catalog.alias_behind(self._reference)
         if alias is None:
             return
-        batch.variants.add(alias_headers(alias.revision, "champion"), range(len(batch.records)))
-        batch.shadows.add(self._reference.name, alias, alias.revision, range(len(batch.records)))
+        name = self._reference.alias or CHAMPION
+        batch.variants.add(alias_choice(name, alias.revision, "champion"), range(len(batch.records)))
+        batch.shadows.add(self._reference, alias, alias.revision, range(len(batch.records)))
         if numbers is not None:
             others = np.flatnonzero(numbers != main_version(alias))
-            batch.variants.add(alias_headers(alias.revision, "canary"), others.tolist())
+            batch.variants.add(alias_choice(name, alias.revision, "canary"), others.tolist())
 
     def _usable(self, version: Version) -> ServedModel:
         if version.served is None:

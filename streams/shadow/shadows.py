@@ -251,7 +251,8 @@ class Shadows:
                 tenant,
                 WindowStats(
                     model_id=target.model_id, version=shadow.manifest.version, minute=int(self._clock()) // WINDOW_S,
-                    variant="shadow", alias_revision=target.revision, requests=scores.requests + sum(errors.values()),
+                    alias=target.alias, variant="shadow", alias_revision=target.revision,
+                    requests=scores.requests + sum(errors.values()),
                     rows=scores.rows, errors=errors, compared=scores.compared, differing=scores.differing,
                 ),
             )  # fmt: skip

@@ -18,10 +18,9 @@ from pyarrow import parquet
 
 from inferd import Client
 from inferd.schemas.models import AliasTarget, SplitShare
-from inferd.schemas.monitoring import WindowStats, decode_window, merged
+from inferd.schemas.monitoring import WindowKey, WindowStats, decode_window, merged
 from inferd.streams.inference import manifest_of
 from inferd.streams.kafka import changelog_name
-from inferd.streams.lifecycle import WindowKey
 from tests.fixtures.workers import Cluster, StartWorker, TrainedModel, until
 
 CLI = [sys.executable, "-m", "inferd.daemon.cli"]

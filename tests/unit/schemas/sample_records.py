@@ -108,6 +108,9 @@ WINDOWS = {
         ),
         compared=4, differing=1,
     ),
+    "of_an_alias": WindowStats(
+        model_id="m", version=2, minute=29_934_001, alias="eu", variant="champion", alias_revision=7, requests=1
+    ),
 }  # fmt: skip
 BASELINES = {
     "given": Baseline(

@@ -50,6 +50,7 @@ WINDOWS = st.builds(
     model_id=st.just("churn"),
     version=st.just(3),
     minute=st.integers(0, 3),
+    alias=st.sampled_from([None, "champion", "eu"]),
     variant=st.sampled_from([None, "champion", "canary"]),
     alias_revision=st.sampled_from([None, 0, 1]),
     requests=COUNTS,

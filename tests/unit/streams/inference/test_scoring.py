@@ -143,6 +143,8 @@ def test_results_say_which_variant_of_an_alias_scored_them_also_errors() -> None
         outcome = score(scorer, records)
         assert outcome.variants.of(range(len(records))) == expected
         assert [outcome.variants.at(index) for index in range(len(records))] == expected
+        names = {outcome.variants.choice(index).alias for index in range(len(records))}
+        assert names == {None, "champion", "next", "old"}
         halves = score(scorer, records[:30]) + score(scorer, records[30:])
         assert halves.variants.of(range(len(records))) == expected
         assert score(scorer, records[-1:]).variants.of(range(1)) is None

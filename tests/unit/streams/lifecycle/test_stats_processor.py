@@ -18,6 +18,7 @@ from inferd.schemas.monitoring import (
     Features,
     FeatureStats,
     NumberBaseline,
+    WindowKey,
     WindowStats,
     decode_window,
     encode_baseline,
@@ -26,7 +27,7 @@ from inferd.schemas.monitoring import (
 )
 from inferd.streams.faust_app import create_app
 from inferd.streams.lane import OutputBatch
-from inferd.streams.lifecycle import DriftWatch, LifecycleContext, StatsProcessor, WindowKey, WindowStore
+from inferd.streams.lifecycle import DriftWatch, LifecycleContext, StatsProcessor, WindowStore
 from inferd.streams.lifecycle import windows as windows_module
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import make_table
@@ -243,7 +244,14 @@ async def test_drift_of_few_rows_is_not_reported(owner: Owner) -> None:
         st.integers(0, 2**31),
         st.sampled_from(["", "champion"]),
         st.integers(-1, 10),
+        st.sampled_from(["", "champion", "eu.west"]),
     )
 )
 def test_the_key_of_an_entry_says_which_window_it_is(key: WindowKey) -> None:
     assert WindowKey.parse(key.encode()) == key
+
+
+def test_keys_of_earlier_releases_are_read() -> None:
+    assert WindowKey.parse(b"churn:3/29934000/canary/7") == WindowKey("churn", 3, 29_934_000, "canary", 7, "")
+    with pytest.raises(ValueError, match="five"):
+        WindowKey.parse(b"churn:3/29934000/canary/7/champion/x")

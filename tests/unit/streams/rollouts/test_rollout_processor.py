@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 from msgspec.structs import replace
@@ -199,6 +200,18 @@ async def test_only_requests_by_the_running_change_of_the_alias_count(owner: Own
     ]  # fmt: skip
     compared = Measuring(owner.models).compared(status.rollout, int(owner.now_s * 1_000))
     assert (compared.new.requests, compared.new.values["errors"], compared.champion.requests) == (11, 1 / 11, 90)
+
+
+async def test_requests_that_name_another_alias_do_not_count(owner: Owner) -> None:
+    [status] = statuses_of(await owner.send(start()))
+    assert status.rollout is not None
+    minute = int(owner.now_s // 60)
+    owner.models.found = [
+        msgspec.structs.replace(window(4, 2, minute, requests), alias=alias)
+        for alias, requests in (("champion", 30), ("eu", 500), (None, 7))
+    ]
+    compared = Measuring(owner.models).compared(status.rollout, int(owner.now_s * 1_000))
+    assert compared.new.requests == 37, "workers of earlier releases name no alias"
 
 
 async def test_old_windows_are_added_once(owner: Owner) -> None:

@@ -185,7 +185,7 @@ def test_joined_outcomes_have_the_marks_of_both() -> None:
     records = [fetched(n, [float(n), 1.0], ("sum", "sum:1")[n % 2]) for n in range(12)]
     whole = score(KernelScorer(catalog, LIMITS), records)
     joined = score(KernelScorer(catalog, LIMITS), records[:5]) + score(KernelScorer(catalog, LIMITS), records[5:])
-    target = ShadowTarget("sum", 4, (9,))
+    target = ShadowTarget("sum", "champion", 4, (9,))
     assert np.array_equal(whole.shadows[target], joined.shadows[target])
     assert {each.id for each in decoded(all_scores(part_of(joined, records), shadow_of()))} == {
         f"r{n}" for n in range(0, 12, 2)

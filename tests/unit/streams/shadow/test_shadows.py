@@ -28,7 +28,15 @@ from tests.unit.streams.shadow.test_scores import LIMITS, fetched
 DEADLINE_S = 20.0
 TOPIC = "ns.default.shadow-results"
 WINDOW = WindowStats(
-    model_id="sum", version=9, minute=10, variant="shadow", alias_revision=0, requests=3, rows=3, compared=3
+    model_id="sum",
+    version=9,
+    minute=10,
+    alias="champion",
+    variant="shadow",
+    alias_revision=0,
+    requests=3,
+    rows=3,
+    compared=3,
 )
 
 
