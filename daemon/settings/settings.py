@@ -475,7 +475,7 @@ class Settings:
     http_tokens_file: str | None = setting(
         kind.file(),
         None,
-        "Bearer tokens for HTTP: lines `tenant:sha256`; the tenant `*` makes an operator token.",
+        "Bearer tokens for HTTP: lines `tenant:sha256:name:roles`; `*` means all tenants (`docs/http.md`).",
         "HTTP",
     )
     http_forwarding_secret_file: str | None = setting(

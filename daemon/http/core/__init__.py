@@ -4,6 +4,8 @@ from inferd.daemon.http.core.access import (
     ACCESS,
     TENANT_HEADER,
     Access,
+    Caller,
+    caller_of,
     charged_tenant,
     check_tenant,
     tenant_of,
@@ -45,6 +47,7 @@ from inferd.daemon.http.core.peers import (
     add_peer,
     read_peer_secret,
 )
+from inferd.daemon.http.core.roles import MEANINGS, ROLES, ROLES_OF, Role, RouteKey
 from inferd.daemon.http.core.server import HttpServer
 from inferd.daemon.http.core.shares import Shares
 from inferd.daemon.http.core.streamed import send_streamed
@@ -59,9 +62,12 @@ __all__ = [
     "HTTP_CODES",
     "IDENTITY",
     "LIMITS",
+    "MEANINGS",
     "PEERS",
     "PEER_PATH",
     "REQUEST_HEADER",
+    "ROLES",
+    "ROLES_OF",
     "SAFE_HEADERS",
     "TENANT_HEADER",
     "TRAFFIC",
@@ -69,6 +75,7 @@ __all__ = [
     "Admission",
     "AppLimits",
     "BodyReader",
+    "Caller",
     "ForbiddenError",
     "Form",
     "Health",
@@ -81,12 +88,15 @@ __all__ = [
     "Peers",
     "RequestTimeoutError",
     "Respond",
+    "Role",
+    "RouteKey",
     "Shares",
     "TokensFile",
     "UnauthorizedError",
     "UnavailableError",
     "add_peer",
     "allowed_hosts_of",
+    "caller_of",
     "charged_tenant",
     "check_tenant",
     "codec_of_request",

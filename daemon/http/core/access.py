@@ -1,4 +1,4 @@
-"""Authentication and the tenant of a request: from its bearer token or, without tokens, from a header."""
+"""Authentication, tenant and roles of a request: from its bearer token or, without tokens, from a header."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from inferd.actor import Actor, acting_as
 from inferd.daemon.http.core.browsers import LOOPBACK, Hosts, check_browser
 from inferd.daemon.http.core.errors import ForbiddenError, Respond, UnauthorizedError
 from inferd.daemon.http.core.peers import PEER_PATH, Peers
-from inferd.daemon.http.core.tokens import OPERATOR, TokensFile, owner_of
+from inferd.daemon.http.core.roles import ALL_ROLES, ROLES, Role, accepted_roles
+from inferd.daemon.http.core.tokens import ANY_TENANT, TokensFile, token_of
 from inferd.schemas.errors import InvalidHeaderError, InvalidIdError
 from inferd.schemas.topics import DEFAULT_TENANT, check_topic_part
 
@@ -28,17 +29,12 @@ class Caller:
 
     tenant: str | None
     """The tenant of the caller's token; None: any tenant."""
-    is_operator: bool = False
-    """An operator reads `/status` and `/metrics` of all tenants and nothing else."""
-
-    @property
-    def name(self) -> str:
-        """Who that is, for the audit."""
-        return "http" if self.tenant is None else f"token of {self.tenant}"
+    name: str | None = None
+    """The name of the token, also for the audit; None without one."""
+    roles: frozenset[Role] = ALL_ROLES
 
 
 ANONYMOUS = Caller(None)
-OPERATOR_CALLER = Caller(None, is_operator=True)
 CALLER = web.RequestKey("caller", Caller)
 
 
@@ -74,10 +70,10 @@ class Access:
         if self._tokens is None:
             check_browser(request, self._hosts)
             return ANONYMOUS
-        owner = owner_of(_bearer(request), self._tokens.tokens())
-        if owner is None:
+        token = token_of(_bearer(request), self._tokens.tokens())
+        if token is None:
             raise UnauthorizedError("the bearer token is unknown")
-        return OPERATOR_CALLER if owner == OPERATOR else Caller(owner)
+        return Caller(None if token.tenant == ANY_TENANT else token.tenant, token.name, token.roles)
 
 
 ACCESS = web.AppKey("access", Access)
@@ -85,27 +81,46 @@ ACCESS = web.AppKey("access", Access)
 
 @web.middleware
 async def authenticated(request: web.Request, handler: Respond) -> web.StreamResponse:
-    """Refuses requests without a valid token, unless the path is public."""
+    """Refuses requests without a valid token that has a role which the route accepts, unless the path is public."""
     if request.path in PUBLIC_PATHS:
         return await handler(request)
     request[CALLER] = caller = request.app[ACCESS].caller(request)
-    with acting_as(Actor(caller.name, f"http {request.remote or 'unknown'}")):
+    _check_roles(request, caller)
+    with acting_as(Actor(caller.name or "http", f"http {request.remote or 'unknown'}")):
         return await handler(request)
+
+
+def caller_of(request: web.Request) -> Caller:
+    """The caller of a request to a path that is not public."""
+    return request[CALLER]
+
+
+def _check_roles(request: web.Request, caller: Caller) -> None:
+    """Raises `ForbiddenError`, naming the missing role, unless the caller has one that the route accepts."""
+    if caller.roles == ALL_ROLES:
+        return
+    accepted = accepted_roles(request)
+    if accepted is None:
+        raise ForbiddenError(f"this route needs a token with all roles; {_has(caller)}")
+    if accepted and caller.roles.isdisjoint(accepted):
+        raise ForbiddenError(f"this route needs the role {' or '.join(accepted)}; {_has(caller)}")
+
+
+def _has(caller: Caller) -> str:
+    return f"the token {caller.name!r} has {', '.join(role for role in ROLES if role in caller.roles)}"
 
 
 def tenant_of(request: web.Request) -> str:
     """The tenant of a request.
 
-    Raises `ForbiddenError` if the token belongs to another tenant, to an operator, or to a tenant that is not served
-    here, and `InvalidHeaderError` if the header names a tenant that is not served, or is missing while there are
-    several tenants.
+    Raises `ForbiddenError` if the token belongs to another tenant, or to one that is not served here, and
+    `InvalidHeaderError` if the header names a tenant that is not served, or is missing while there are several
+    tenants.
     """
     access, caller = request.app[ACCESS], request[CALLER]
     named = request.headers.getall(TENANT_HEADER, [])
     if len(named) > 1:
         raise InvalidHeaderError(f"header {TENANT_HEADER}: it is given {len(named)} times")
-    if caller.is_operator:
-        raise ForbiddenError("an operator's token gives access to /status and /metrics only")
     if caller.tenant is not None:
         return _own_tenant(caller.tenant, named, access.tenants)
     if named:
@@ -118,9 +133,9 @@ def tenant_of(request: web.Request) -> str:
 def check_tenant(request: web.Request, tenant: str) -> None:
     """Raises `ForbiddenError` unless the caller may use `tenant`, and what `tenant_of` raises.
 
-    A request without a token needs no header here; public paths are open to everybody.
+    A caller who may use any tenant needs no header here; public paths are open to everybody.
     """
-    if request.path in PUBLIC_PATHS or (request[CALLER] == ANONYMOUS and TENANT_HEADER not in request.headers):
+    if request.path in PUBLIC_PATHS or (request[CALLER].tenant is None and TENANT_HEADER not in request.headers):
         return
     if tenant_of(request) != tenant:
         raise ForbiddenError(f"this route belongs to tenant {tenant!r}; the request is of another tenant")

@@ -12,7 +12,7 @@ from inferd.daemon.http.core.access import PUBLIC_PATHS, charged_tenant
 from inferd.daemon.http.core.errors import DrainingError, Respond
 from inferd.daemon.http.core.shares import Shares
 
-UNLIMITED_PATHS = PUBLIC_PATHS | {"/status", "/metrics", "/openapi.json", "/asyncapi.json"}
+UNLIMITED_PATHS = PUBLIC_PATHS | {"/status", "/metrics", "/whoami", "/openapi.json", "/asyncapi.json"}
 """Routes that are answered under any load, and while the worker drains."""
 FULL = (
     "this tenant has used its share of INFERD_HTTP_CONCURRENCY_MAX concurrent HTTP requests; retry in a moment, or"

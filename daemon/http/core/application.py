@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -11,6 +12,7 @@ from inferd.daemon.http.core.admission import ADMISSION, Admission, admitted
 from inferd.daemon.http.core.bodies import BYTES_PER_S_MIN, BodyLimits
 from inferd.daemon.http.core.errors import errors_as_json
 from inferd.daemon.http.core.peers import PEERS
+from inferd.daemon.http.core.roles import ROLES_OF, Role, RouteKey
 from inferd.daemon.http.core.traffic import TRAFFIC, Traffic, counted
 from inferd.schemas.limits import DEFAULT_LIMITS
 
@@ -48,9 +50,16 @@ LIMITS = web.AppKey("limits", AppLimits)
 
 
 def create_app(
-    *, access: Access | None = None, admission: Admission | None = None, limits: AppLimits = DEFAULT_APP_LIMITS
+    *,
+    access: Access | None = None,
+    admission: Admission | None = None,
+    limits: AppLimits = DEFAULT_APP_LIMITS,
+    roles: Mapping[RouteKey, tuple[Role, ...]] | None = None,
 ) -> web.Application:
-    """An application without routes; by default for the tenant `default`, without tokens, 256 concurrent requests."""
+    """An application without routes; by default for the tenant `default`, without tokens, 256 concurrent requests.
+
+    `roles`: the roles that each route accepts; routes without an entry are open only to tokens with all roles.
+    """
     app = web.Application(
         middlewares=[counted, errors_as_json, authenticated, admitted], client_max_size=limits.body_bytes_max
     )
@@ -59,4 +68,5 @@ def create_app(
     app[PEERS] = app[ACCESS].peers
     app[ADMISSION] = admission or Admission()
     app[LIMITS] = limits
+    app[ROLES_OF] = dict(roles or {})
     return app

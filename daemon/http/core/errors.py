@@ -79,8 +79,8 @@ class ForbiddenError(HttpError):
 
     code, http_status = "forbidden", 403
     meaning = (
-        "the bearer token does not give access to this tenant or path; on a worker without tokens, the request may"
-        " come from a web page of another site"
+        "the bearer token is of another tenant, or lacks the role that the message names; on a worker without tokens,"
+        " the request may come from a web page of another site"
     )
 
 

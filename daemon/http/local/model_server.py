@@ -33,12 +33,14 @@ from inferd.daemon.http.local.models import LocalModels
 from inferd.daemon.http.local.predictions import LocalPredictions
 from inferd.daemon.http.local.script_server import ScriptServer, check_address
 from inferd.daemon.http.routes import (
+    ROLES_OF_OPERATIONS,
     Uploads,
     add_jobs,
     add_models,
     add_open_inference,
     add_openapi,
     add_predictions,
+    add_whoami,
 )
 from inferd.daemon.http.user_routes import UserRoutes
 from inferd.schemas.errors import ServerError
@@ -184,7 +186,10 @@ class ModelServer:
 
     def _make_app(self, predictions: LocalPredictions) -> web.Application:
         app = create_app(
-            access=Access((self.tenant_id,), self._tokens, self._hosts), admission=Admission(), limits=AppLimits()
+            access=Access((self.tenant_id,), self._tokens, self._hosts),
+            admission=Admission(),
+            limits=AppLimits(),
+            roles=ROLES_OF_OPERATIONS,
         )
         self.app.add_to(app)
         add_predictions(app, predictions)
@@ -192,6 +197,7 @@ class ModelServer:
         add_jobs(app, LocalJobs(self.batch_predictor), limits=replace(DEFAULT_LIMITS, jobs_bytes_max=JOB_BYTES_MAX))
         app.add_routes([web.get(path, _healthy) for path in ("/health", "/livez", "/readyz")])
         add_open_inference(app, _healthy, DEFAULT_LIMITS)
+        add_whoami(app)
         add_openapi(app)
         return app
 

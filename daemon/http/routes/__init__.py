@@ -1,13 +1,14 @@
 """The routes for predictions, jobs, models and observation; `services` has the protocols of their backends."""
 
 from inferd.daemon.http.routes.asyncapi import RoutesOf, add_asyncapi
+from inferd.daemon.http.routes.callers import add_whoami
 from inferd.daemon.http.routes.forwarding import Forwarding
 from inferd.daemon.http.routes.jobs import add_jobs
 from inferd.daemon.http.routes.models import add_models
 from inferd.daemon.http.routes.monitoring import add_monitoring
 from inferd.daemon.http.routes.observation import add_observation, readyz
 from inferd.daemon.http.routes.open_inference import add_open_inference
-from inferd.daemon.http.routes.openapi import add_openapi
+from inferd.daemon.http.routes.openapi import ROLES_OF_OPERATIONS, add_openapi
 from inferd.daemon.http.routes.operating import add_operating
 from inferd.daemon.http.routes.predictions import add_predictions
 from inferd.daemon.http.routes.rollouts import add_rollouts
@@ -32,6 +33,7 @@ from inferd.daemon.http.routes.services import (
 from inferd.daemon.http.routes.uploads import Uploads
 
 __all__ = [
+    "ROLES_OF_OPERATIONS",
     "Deploy",
     "Deployed",
     "Forwarding",
@@ -61,5 +63,6 @@ __all__ = [
     "add_predictions",
     "add_rollouts",
     "add_routes",
+    "add_whoami",
     "readyz",
 ]

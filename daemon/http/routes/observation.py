@@ -99,7 +99,7 @@ TOTALS = (
 async def metrics(request: web.Request) -> web.Response:
     """Metrics for Prometheus; not available with a tenant's token, since they cover all tenants."""
     if token_tenant(request) is not None:
-        raise ForbiddenError("the metrics cover all tenants: use an operator's token")
+        raise ForbiddenError("the metrics cover all tenants: use a token of '*'")
     body, content_type = request.app[METRICS].exposition(request.headers.get("Accept", ""))
     return web.Response(body=body, headers={**SAFE_HEADERS, "Content-Type": content_type})
 

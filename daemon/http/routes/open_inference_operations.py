@@ -7,9 +7,20 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from inferd.daemon.http.core import Health
+from inferd.daemon.http.core import ROLES, Health, Role
 from inferd.daemon.http.routes.operation import BYTES, JSON, Error, Operation, Parameter
-from inferd.daemon.http.routes.operations import BODY, BUSY, CSRF_HEADER, DEADLINE, MODELS, OF_ALIAS, TENANT, VALUES
+from inferd.daemon.http.routes.operations import (
+    BODY,
+    BUSY,
+    CSRF_HEADER,
+    DEADLINE,
+    MODELS,
+    OF_ALIAS,
+    PREDICT,
+    PREDICT_OR_READ,
+    TENANT,
+    VALUES,
+)
 from inferd.schemas.errors import DeadlineExceededError, InternalError, ModelNotReadyError
 from inferd.schemas.headers import JSON_LENGTH
 from inferd.schemas.open_inference import (
@@ -41,6 +52,7 @@ def _operation(
     summary: str,
     answers: Mapping[int, Any],
     *,
+    roles: tuple[Role, ...] = PREDICT_OR_READ,
     parameters: tuple[Parameter, ...] = (),
     errors: tuple[Error, ...] = (),
     **more: Any,
@@ -51,6 +63,7 @@ def _operation(
         name=f"v2_{name}",
         summary=summary,
         answers=answers,
+        roles=roles,
         parameters=parameters,
         errors=errors,
         error_body=ProtocolError,
@@ -85,6 +98,7 @@ def _of_version(path: str, name: str, *parameters: Parameter) -> tuple[Operation
             f"{name}_infer",
             "Score rows: one matrix of all features, or one tensor for each feature.",
             {200: InferenceResponse},
+            roles=PREDICT,
             parameters=(*tenant, DEADLINE, BINARY),
             errors=(*version_errors, *BODY, ModelNotReadyError, DeadlineExceededError),
             body={JSON: InferenceRequest, BYTES: bytes},
@@ -95,7 +109,7 @@ def _of_version(path: str, name: str, *parameters: Parameter) -> tuple[Operation
 
 
 OPEN_INFERENCE: tuple[Operation, ...] = (
-    _operation("get", "", "server", "The server and its extensions.", {200: ServerMetadata}, errors=BUSY),
+    _operation("get", "", "server", "The server and its extensions.", {200: ServerMetadata}, roles=ROLES, errors=BUSY),
     _operation("get", "/health/live", "live", "Whether the event loop is running.", {200: Live}, public=True),
     _operation(
         "get",

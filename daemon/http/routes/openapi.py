@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 from aiohttp import web
 
-from inferd.daemon.http.core import ACCESS, HTTP_CODES, Access, json_bytes
+from inferd.daemon.http.core import ACCESS, HTTP_CODES, MEANINGS, ROLES, Access, Role, RouteKey, json_bytes
 from inferd.daemon.http.routes.open_inference_operations import OPEN_INFERENCE
 from inferd.daemon.http.routes.operating_operations import OPERATING
 from inferd.daemon.http.routes.operation import BYTES, JSON, RECORD, Error, ErrorAnswer, Operation, Parameter
@@ -20,12 +20,17 @@ from inferd.schemas.errors import CODES
 
 PATH = "/openapi.json"
 ALL_OPERATIONS = (*OPERATIONS, *OPERATING, *OPEN_INFERENCE)
+ROLES_OF_OPERATIONS: Mapping[RouteKey, tuple[Role, ...]] = {
+    (operation.method, operation.path): operation.roles for operation in ALL_OPERATIONS
+}
+"""For `create_app`: the roles that each route accepts."""
 REF = "#/components/schemas/{name}"
 DESCRIPTION = web.AppKey("openapi", dict[str, bytes])
 ABOUT = (
     'Predictions, models and batch jobs of one tenant. Every error is a JSON object `{"error": {"code", "message"}}`;'
     " the meaning of a code never changes."
 )
+ABOUT_ROLES = "Roles of tokens: " + "; ".join(f"{role}: {meaning}" for role, meaning in MEANINGS.items()) + "."
 TOO_LONG = "the request line or a header is too long (`too_large`)"
 """The connection itself rejects such requests, on any route."""
 
@@ -69,7 +74,10 @@ def describe(operations: Sequence[Operation], access: Access) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "inferd", "version": inferd_version(), "description": ABOUT},
         "paths": paths,
-        "components": {"schemas": components, "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": ABOUT_ROLES}},
+        },
     }
 
 
@@ -121,13 +129,19 @@ def _operation(operation: Operation, schema_of: dict[str, Any], *, with_token: b
         "responses": responses,
     }
     if not operation.public:
-        described["security"] = [{"token": []}] if with_token else [{}, {"token": []}]
+        described["security"] = _security(operation, with_token=with_token)
     if operation.parameters:
         described["parameters"] = [_parameter(item, schema_of) for item in operation.parameters]
     if operation.body:
         content = {name: {"schema": _body(type_, schema_of)} for name, type_ in operation.body.items()}
         described["requestBody"] = {"required": True, "content": _by_media_type(content)}
     return described
+
+
+def _security(operation: Operation, *, with_token: bool) -> list[dict[str, list[str]]]:
+    """OpenAPI 3.1, "Security Requirement Object": one of these; for bearer tokens, the array lists the needed roles."""
+    accepted: list[list[str]] = [[]] if operation.roles == ROLES else [[role] for role in operation.roles]
+    return [{"token": roles} for roles in accepted] if with_token else [{}, *({"token": roles} for roles in accepted)]
 
 
 def _by_media_type(contents: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from inferd.daemon.http.routes.operating import RECORDS_MAX, SINCE_S, SINCE_S_MAX, AuditAnswer
 from inferd.daemon.http.routes.operation import Operation, Parameter
-from inferd.daemon.http.routes.operations import BUSY, TENANT
+from inferd.daemon.http.routes.operations import BUSY, READ, TENANT
 from inferd.schemas.errors import InvalidValueError
 
 SINCE = Parameter(
@@ -23,6 +23,7 @@ OPERATING: tuple[Operation, ...] = (
         path="/audit",
         name="list_audit",
         summary="List who changed what, newest first: deploys, aliases, rollouts, removals, jobs and offsets.",
+        roles=READ,
         answers={200: AuditAnswer},
         parameters=(SINCE, LIMIT, TENANT),
         errors=(*BUSY, InvalidValueError),

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from inferd.daemon.http.core import Role
 from inferd.schemas.errors import ModelServingError
 
 JSON, BYTES = "application/json", "application/octet-stream"
@@ -57,6 +58,8 @@ class Operation:
     path: str
     name: str
     summary: str
+    roles: tuple[Role, ...]
+    """The roles of which a token needs one."""
     body: Mapping[str, Any] = field(default_factory=dict)
     """Body type by media type, or `RECORD`."""
     answers: Mapping[int, Any] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from inferd.daemon.http.core import Respond, check_tenant
+from inferd.daemon.http.core import ROLES_OF, Respond, Role, check_tenant
 from inferd.daemon.http.user_routes.binding import BoundFunction, bind
 from inferd.schemas.errors import ServerError
 from inferd.schemas.topics import DEFAULT_TENANT
@@ -18,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 class UserRoutes:
     """User routes of one tenant. A later route replaces an earlier one with the same path and method.
 
-    They are closed to operators and to the tokens of other tenants, as the built-in routes are.
+    They are closed to tokens of other tenants and to those without the role of the route, as the built-in routes are.
 
     >>> routes = UserRoutes()
     >>> @routes.get("/hello/{name}")
@@ -30,35 +30,37 @@ class UserRoutes:
 
     def __init__(self, tenant: str = DEFAULT_TENANT) -> None:
         self._tenant = tenant
-        self._routes: dict[tuple[str, str], BoundFunction] = {}
+        self._routes: dict[tuple[str, str], tuple[BoundFunction, Role]] = {}
         self._closed = False
 
     def __iter__(self) -> Any:
         """`METHOD path` of each route."""
         return iter([f"{method} {path}" for method, path in self._routes])
 
-    def get(self, path: str) -> Callable[[F], F]:
+    def get(self, path: str, role: Role = "predict") -> Callable[[F], F]:
         """The decorated function answers GET (and HEAD)."""
-        return self.route("GET", path)
+        return self.route("GET", path, role)
 
-    def post(self, path: str) -> Callable[[F], F]:
+    def post(self, path: str, role: Role = "predict") -> Callable[[F], F]:
         """The decorated function answers POST."""
-        return self.route("POST", path)
+        return self.route("POST", path, role)
 
-    def put(self, path: str) -> Callable[[F], F]:
+    def put(self, path: str, role: Role = "predict") -> Callable[[F], F]:
         """The decorated function answers PUT."""
-        return self.route("PUT", path)
+        return self.route("PUT", path, role)
 
-    def patch(self, path: str) -> Callable[[F], F]:
+    def patch(self, path: str, role: Role = "predict") -> Callable[[F], F]:
         """The decorated function answers PATCH."""
-        return self.route("PATCH", path)
+        return self.route("PATCH", path, role)
 
-    def delete(self, path: str) -> Callable[[F], F]:
+    def delete(self, path: str, role: Role = "predict") -> Callable[[F], F]:
         """The decorated function answers DELETE."""
-        return self.route("DELETE", path)
+        return self.route("DELETE", path, role)
 
-    def route(self, method: str, path: str) -> Callable[[F], F]:
+    def route(self, method: str, path: str, role: Role = "predict") -> Callable[[F], F]:
         """The decorated function answers `method`; see `inferd.daemon.http.user_routes.binding` for its parameters.
+
+        `role`: the role that a bearer token needs.
 
         Raises `ServerError` if the path or the parameters are invalid, or if the server has started.
         """
@@ -67,7 +69,7 @@ class UserRoutes:
         _resource(path)
 
         def add(function: F) -> F:
-            self._routes[method.upper(), path] = bind(method.upper(), path, function)
+            self._routes[method.upper(), path] = bind(method.upper(), path, function), role
             return function
 
         return add
@@ -75,8 +77,9 @@ class UserRoutes:
     def add_to(self, app: web.Application) -> None:
         """Adds the routes to an application without routes, so that they take precedence over the built-in ones."""
         self._closed = True
-        for (method, path), bound in self._routes.items():
+        for (method, path), (bound, role) in self._routes.items():
             resource = _resource(path)
+            app[ROLES_OF][method.lower(), resource.canonical] = (role,)
             answer = self._of_tenant(bound)
             resource.add_route(method, answer)
             if method == "GET" and ("HEAD", path) not in self._routes:

@@ -21,6 +21,7 @@ from inferd.daemon.http.core import (
     read_peer_secret,
 )
 from inferd.daemon.http.routes import (
+    ROLES_OF_OPERATIONS,
     Forwarding,
     Models,
     Monitoring,
@@ -41,6 +42,7 @@ from inferd.daemon.http.routes import (
     add_predictions,
     add_rollouts,
     add_routes,
+    add_whoami,
     readyz,
 )
 from inferd.daemon.http.user_routes import UserRoutes
@@ -79,6 +81,7 @@ def worker_app(
         access=access_of(settings, own_url),
         admission=Admission(settings.http_concurrency_max, board.draining, len(settings.tenants)),
         limits=limits_of(settings),
+        roles=ROLES_OF_OPERATIONS,
     )
     if user_routes is not None:
         user_routes.add_to(app)
@@ -92,6 +95,7 @@ def worker_app(
     add_jobs(app, backends.jobs, Forwarding(backends.jobs), settings.streams().limits)
     add_open_inference(app, readyz, settings.streams().limits)
     add_peer(app)
+    add_whoami(app)
     add_openapi(app)
     add_asyncapi(app, application_of(settings), routes_of)
     return app

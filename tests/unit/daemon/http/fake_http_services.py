@@ -19,12 +19,13 @@ from inferd.daemon.http.core.admission import Admission
 from inferd.daemon.http.core.application import AppLimits, create_app
 from inferd.daemon.http.core.peers import add_peer
 from inferd.daemon.http.routes.asyncapi import add_asyncapi
+from inferd.daemon.http.routes.callers import add_whoami
 from inferd.daemon.http.routes.jobs import add_jobs
 from inferd.daemon.http.routes.models import add_models
 from inferd.daemon.http.routes.monitoring import add_monitoring
 from inferd.daemon.http.routes.observation import add_observation, readyz
 from inferd.daemon.http.routes.open_inference import add_open_inference
-from inferd.daemon.http.routes.openapi import add_openapi
+from inferd.daemon.http.routes.openapi import ROLES_OF_OPERATIONS, add_openapi
 from inferd.daemon.http.routes.operating import add_operating
 from inferd.daemon.http.routes.predictions import add_predictions
 from inferd.daemon.http.routes.rollouts import add_rollouts
@@ -405,7 +406,9 @@ class FakeWorker:
         self.rollouts = FakeRollouts()
         self.monitoring = FakeMonitoring()
         self.operating = FakeOperating()
-        self.app = create_app(access=access, admission=admission, limits=limits or AppLimits())
+        self.app = create_app(
+            access=access, admission=admission, limits=limits or AppLimits(), roles=ROLES_OF_OPERATIONS
+        )
         if own is not None:
             own.add_to(self.app)
         self._add_routes(self.app, directory)
@@ -420,6 +423,7 @@ class FakeWorker:
         add_operating(app, self.operating)
         add_jobs(app, self.jobs)
         add_peer(app)
+        add_whoami(app)
         add_open_inference(app, readyz, DEFAULT_LIMITS)
         add_openapi(app)
         application = application_of(Settings.from_environment({}))

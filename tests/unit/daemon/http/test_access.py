@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,16 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from inferd.daemon.http.core.access import Access
+from inferd.daemon.http.core.roles import ROLES, Role
 from inferd.daemon.http.core.tokens import (
     CHECK_INTERVAL_S,
     TokensFile,
-    owner_of,
     read_tokens,
+    token_of,
 )
+from inferd.daemon.http.routes.observation import readyz
+from inferd.daemon.http.routes.operating_operations import OPERATING
+from inferd.daemon.http.routes.operations import OPERATIONS
 from inferd.daemon.http.user_routes.routes import UserRoutes
 from inferd.daemon.settings.checks import check_worker
 from inferd.daemon.settings.settings import Settings
@@ -33,8 +38,8 @@ MODEL = b"tree\nversion=v4\n"
 BYTES = {"Content-Type": "application/octet-stream"}
 
 
-def line(owner: str, token: str) -> str:
-    return f"{owner}:{hashlib.sha256(token.encode()).hexdigest()}\n"
+def line(owner: str, token: str, *more: str) -> str:
+    return ":".join((owner, hashlib.sha256(token.encode()).hexdigest(), *more)) + "\n"
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -209,10 +214,117 @@ async def test_metrics_need_an_operators_token(client: Client) -> None:
     assert (await client.get("/metrics", headers=bearer("a-token"))).status == 403
 
 
-async def test_openapi_requires_tokens(client: Client) -> None:
+async def test_openapi_requires_tokens_and_roles(client: Client) -> None:
     said = await (await client.get("/openapi.json", headers=bearer("a-token"))).json()
-    assert said["paths"]["/predict/{model_id}"]["post"]["security"] == [{"token": []}]
+    assert said["paths"]["/predict/{model_id}"]["post"]["security"] == [{"token": ["predict"]}]
+    assert said["paths"]["/jobs/{job_id}"]["get"]["security"] == [{"token": ["predict"]}, {"token": ["read"]}]
+    assert said["paths"]["/whoami"]["get"]["security"] == [{"token": []}]
     assert "security" not in said["paths"]["/livez"]["get"]
+
+
+# ------------------------------------------------------------------------------------------------------ roles
+
+
+@pytest.fixture
+async def client_as(
+    tmp_path: Path,
+) -> AsyncIterator[Callable[[str, str], Awaitable[Client]]]:
+    """Clients of a worker whose token for a tenant has these roles."""
+    clients: list[Client] = []
+
+    async def made(tenant: str, roles: str) -> Client:
+        path = tmp_path / "with-roles"
+        path.write_text(line(tenant, "t", "ann@example", roles))
+        path.chmod(0o600)
+        own = UserRoutes("acme")
+        own.get("/mine")(lambda: "mine")
+        own.get("/admin", role="operate")(lambda: "mine")
+        worker = FakeWorker(tmp_path / "uploads", access=Access(("acme", "beta"), TokensFile(path)), own=own)
+        worker.app.router.add_get("/undeclared", readyz)
+        clients.append(TestClient(TestServer(worker.app), headers=bearer("t")))
+        await clients[-1].start_server()
+        return clients[-1]
+
+    yield made
+    for client in clients:
+        await client.close()
+
+
+OF_ROLES = {
+    "monitor": {"status", "metrics"},
+    "predict": {"predict", "submit_job", "get_job", "get_job_results", "cancel_job", "retry_job"},
+    "read": {"status", "metrics", "get_job", "get_job_results", "list_jobs", "list_models", "get_model", "get_version"}
+    | {"get_alias", "list_aliases", "list_windows", "get_drift", "list_rollouts", "get_rollout"}
+    | {"list_routes", "get_route", "list_audit"},
+    "deploy": {"deploy_model", "delete_model", "deploy_version", "delete_version", "set_alias", "delete_alias"}
+    | {"rollback_alias", "promote_alias", "start_rollout", "pause_rollout", "resume_rollout", "promote_rollout"}
+    | {"abort_rollout", "put_route", "delete_route"},
+    "operate": {"cancel_job", "retry_job", "rollback_alias", "pause_rollout", "resume_rollout", "abort_rollout"},
+}
+"""Operations, besides those of the Open Inference Protocol, that need a role."""
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_a_role_opens_its_operations_and_no_other(client_as: Any, role: Role) -> None:
+    client = await client_as("acme", role)
+    opened = set()
+    for operation in (*OPERATIONS, *OPERATING):
+        if operation.public or operation.roles == ROLES:
+            continue
+        path = re.sub(r"\{\w+\}", "1", operation.path)
+        answer = await client.request(operation.method, path, headers={"inferd-request": "1"})
+        fault = (await answer.json())["error"]["message"] if answer.status == 403 else ""
+        if "needs the role" in fault:
+            assert "the token 'ann@example' has" in fault
+            assert " or ".join(operation.roles) in fault
+        else:
+            opened.add(operation.name)
+    assert opened == OF_ROLES[role]
+
+
+@pytest.mark.parametrize(
+    ("role", "path", "status"),
+    [
+        ("predict", "/mine", 200),
+        ("read", "/mine", 403),
+        ("predict", "/admin", 403),
+        ("operate", "/admin", 200),
+        ("predict,read,deploy,operate,monitor", "/undeclared", 200),
+        ("predict,read,deploy,monitor", "/undeclared", 403),
+        ("predict", "/nothing", 404),
+    ],
+)
+async def test_roles_of_user_routes_and_of_undeclared_ones(client_as: Any, role: str, path: str, status: int) -> None:
+    client = await client_as("acme", role)
+    for method in ("GET", "HEAD"):
+        assert (await client.request(method, path)).status == status
+
+
+async def test_a_token_of_all_tenants_names_one(client_as: Any) -> None:
+    client = await client_as("*", "read")
+    assert (await client.get("/models", headers={"inferd-tenant": "beta"})).status == 200
+    assert (await client.get("/models")).status == 400
+    assert (await client.get("/metrics")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("tenant", "roles", "tenants", "expected"),
+    [
+        ("acme", "read, predict", ["acme"], ["monitor", "predict", "read"]),
+        ("*", "operate", ["acme", "beta"], ["operate"]),
+        ("gone", "predict", [], ["predict"]),
+    ],
+)
+async def test_whoami(client_as: Any, tenant: str, roles: str, tenants: list[str], expected: list[str]) -> None:
+    client = await client_as(tenant, roles)
+    said = await (await client.get("/whoami")).json()
+    assert said == {"name": "ann@example", "tenants": tenants, "roles": expected}
+
+
+async def test_whoami_without_tokens(tmp_path: Path) -> None:
+    async with TestClient(TestServer(FakeWorker(tmp_path).app)) as client:
+        said = await (await client.get("/whoami")).json()
+    assert said == {"name": None, "tenants": ["default"], "roles": list(ROLES)}
 
 
 # ------------------------------------------------------------------------------------------------------ without tokens
@@ -245,13 +357,29 @@ async def test_without_tokens_a_header_names_the_tenant(
 # ------------------------------------------------------------------------------------------------------ the file
 
 
-def test_the_owner_of_a_token(tokens: Path) -> None:
+def test_the_entry_of_a_token(tokens: Path) -> None:
+    with tokens.open("a") as file:
+        file.write(line("acme", "n-token", "ci") + line("acme", "r-token", "ci", "predict,deploy"))
     found = read_tokens(tokens)
-    assert [owner_of(token, found) for token in ("a-next", "b-token", "o-token", "x")] == ["acme", "beta", "*", None]
+
+    def entry(token: str) -> tuple[str, str, set[Role]] | None:
+        it = token_of(token, found)
+        return None if it is None else (it.tenant, it.name, set(it.roles))
+
+    digest = hashlib.sha256(b"a-next").hexdigest()[:8]
+    assert entry("a-next") == ("acme", f"token-{digest}", set(ROLES))
+    assert entry("n-token") == ("acme", "ci", set(ROLES))
+    assert entry("r-token") == ("acme", "ci", {"predict", "deploy"})
+    assert (found[3].tenant, set(found[3].roles)) == ("*", {"monitor"})
+    assert entry("x") is None
     assert "sha256" not in repr(found[0])
 
 
-@pytest.mark.parametrize("text", ["", "# nothing\n", "acme\n", "acme:abc\n", "a.b:" + "0" * 64, ":" + "0" * 64])
+@pytest.mark.parametrize(
+    "text",
+    ["", "# nothing\n", "acme\n", "acme:abc\n", "a.b:" + "0" * 64, ":" + "0" * 64]
+    + ["acme:" + "0" * 64 + more for more in (":", ":a b", ":ci:", ":ci:admin", ":ci:read,,", ":ci:read:x")],
+)
 def test_an_invalid_tokens_file_is_rejected(tokens: Path, text: str) -> None:
     tokens.write_text(text)
     with pytest.raises(ServerError):
@@ -272,20 +400,25 @@ def test_a_file_with_wide_permissions_is_rejected(tokens: Path, mode: int) -> No
         read_tokens(tokens)
 
 
+def owner(token: str, file: TokensFile) -> str | None:
+    found = token_of(token, file.tokens())
+    return None if found is None else found.tenant
+
+
 def test_a_changed_file_is_reloaded(tokens: Path) -> None:
     now = [0.0]
     file = TokensFile(tokens, lambda: now[0])
     tokens.write_text(line("beta", "new"))
-    assert owner_of("new", file.tokens()) is None
+    assert token_of("new", file.tokens()) is None
     now[0] += CHECK_INTERVAL_S
-    assert owner_of("new", file.tokens()) == "beta"
+    assert owner("new", file) == "beta"
     tokens.write_text("nonsense")
     os.utime(tokens, ns=(1, 1))
     now[0] += CHECK_INTERVAL_S
-    assert owner_of("new", file.tokens()) == "beta"
+    assert owner("new", file) == "beta"
     tokens.unlink()
     now[0] += CHECK_INTERVAL_S
-    assert owner_of("new", file.tokens()) == "beta"
+    assert owner("new", file) == "beta"
 
 
 def problems(**flags: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ def tokens_of(tmp_path: Path) -> TokensFile:
     import hashlib
 
     file = tmp_path / "tokens"
-    file.write_text(f"default:{hashlib.sha256(b'secret').hexdigest()}\n")
+    file.write_text(f"default:{hashlib.sha256(b'secret').hexdigest()}:ann\n")
     file.chmod(0o600)
     return TokensFile(file)
 
@@ -39,7 +39,7 @@ async def test_cancelled_and_retried_jobs_are_in_the_audit_with_the_caller(tmp_p
         ("cancel", "open"), ("retry", "open"),
     ]  # fmt: skip
     record = worker.operating.records[0]
-    assert record.by == "token of default"
+    assert record.by == "ann"
     assert record.origin == "http 127.0.0.1"
     assert worker.operating.asked == [("default", 60, 5)]
 
