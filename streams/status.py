@@ -185,6 +185,7 @@ def _partition(streams: StreamsView, partition: Partition) -> PartitionSnapshot:
         lag=None if end is None else _lag(partition, end),
         queued=partition.queued,
         in_flight=partition.taken + partition.in_flight,
+        lifecycle=streams.lane.is_lifecycle(partition.tp.topic),
     )
 
 

@@ -3,7 +3,7 @@
 from inferd.daemon.telemetry.exposition import Metrics
 from inferd.daemon.telemetry.logs import configure_for_command, configure_logs
 from inferd.daemon.telemetry.metrics import METRICS, STEPS
-from inferd.daemon.telemetry.status import Status, StatusBoard
+from inferd.daemon.telemetry.status import Status, StatusBoard, total_lag
 
 __all__ = [
     "METRICS",
@@ -13,4 +13,5 @@ __all__ = [
     "StatusBoard",
     "configure_for_command",
     "configure_logs",
+    "total_lag",
 ]

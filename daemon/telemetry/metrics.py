@@ -113,7 +113,16 @@ METRICS: tuple[MetricInfo, ...] = (
     of_partitions("inferd_partition_position", "Offset of the next record to take.", lambda p: p.position),
     of_partitions("inferd_partition_committed_offset", "Committed offset.", lambda p: p.committed),
     of_partitions("inferd_partition_end_offset", "Last known end offset.", lambda p: p.end),
-    of_partitions("inferd_partition_lag_records", "End offset minus committed offset.", lambda p: p.lag),
+    of_partitions(
+        "inferd_partition_lag_records",
+        "End offset minus committed offset, of requests, jobs and routes.",
+        lambda p: None if p.lifecycle else p.lag,
+    ),
+    of_partitions(
+        "inferd_lifecycle_lag_records",
+        "End offset minus committed offset, of counts for monitoring, labels and rollouts.",
+        lambda p: p.lag if p.lifecycle else None,
+    ),
     of_partitions("inferd_partition_queued_records", "Records fetched and not yet scored.", lambda p: p.queued),
     of_partitions(
         "inferd_partition_in_flight_records",

@@ -8,7 +8,7 @@ import resource
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -132,6 +132,9 @@ class Status(msgspec.Struct, frozen=True):
     event_loop_lag_s: float
     memory: Memory
     lag: int | None
+    """Of requests, jobs and routes."""
+    lifecycle_lag: int | None
+    """Of counts, labels and rollouts."""
     throughput: Throughput | None
     latency: dict[str, Latency]
     generation: int | None = None
@@ -231,6 +234,7 @@ class StatusBoard:
         snapshot, settings = self.snapshot(), self.settings
         unready = self.unready(snapshot)
         phase, phase_for_s = self.phase(snapshot)
+        partitions = snapshot.partitions if snapshot is not None else ()
         before = self._before(snapshot)
         return Status(
             worker=settings.worker_id,
@@ -247,7 +251,8 @@ class StatusBoard:
             processing_guarantee=settings.processing_guarantee,
             event_loop_lag_s=round(self.event_loop_lag_s, 4),
             memory=Memory(resident_bytes(), peak_bytes()),
-            lag=_lag(snapshot),
+            lag=total_lag(partitions, lifecycle=False),
+            lifecycle_lag=total_lag(partitions, lifecycle=True),
             throughput=_throughput(before, (self._clock(), snapshot)) if before and snapshot else None,
             latency=_latencies(before[1] if before else None, snapshot) if snapshot else {},
             steps=_steps(before[1] if before else None, snapshot) if snapshot else {},
@@ -284,9 +289,9 @@ def peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1_024
 
 
-def _lag(snapshot: StreamsSnapshot | None) -> int | None:
-    """Lag summed over the partitions whose end offset is known."""
-    known = [partition.lag for partition in snapshot.partitions if partition.lag is not None] if snapshot else []
+def total_lag(partitions: Iterable[PartitionSnapshot], *, lifecycle: bool) -> int | None:
+    """Lag summed over the partitions of one kind whose end offset is known; None if there are none."""
+    known = [each.lag for each in partitions if each.lag is not None and each.lifecycle == lifecycle]
     return sum(known) if known else None
 
 

@@ -161,6 +161,11 @@ class Lane:
         processor = self._processors.get(topic)
         return processor.tenant.partition("/")[0] if processor else ""
 
+    def is_lifecycle(self, topic: str) -> bool:
+        """Whether a topic has counts, labels or rollouts of models in production."""
+        processor = self._processors.get(topic)
+        return processor is not None and processor.kind == "lifecycle"
+
     @property
     def assigned(self) -> frozenset[TopicPartition]:
         """Lane partitions assigned to this worker, served or not."""

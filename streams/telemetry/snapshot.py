@@ -32,6 +32,8 @@ class PartitionSnapshot(msgspec.Struct, frozen=True):
     queued: int
     in_flight: int
     """Records published but not yet acknowledged."""
+    lifecycle: bool = False
+    """Whether it has counts, labels or rollouts of models in production: not the work that users wait for."""
 
 
 class ModelSnapshot(msgspec.Struct, frozen=True):

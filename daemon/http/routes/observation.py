@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 
 from inferd.daemon.http.core import SAFE_HEADERS, TRAFFIC, ForbiddenError, json_response, token_tenant
-from inferd.daemon.telemetry import Metrics, Status, StatusBoard
+from inferd.daemon.telemetry import Metrics, Status, StatusBoard, total_lag
 from inferd.streams.inference import describe_formats
 
 BOARD = web.AppKey("board", StatusBoard)
@@ -64,13 +64,13 @@ def of_tenant(found: Status, tenant: str) -> Status:
     if {item.tenant for item in found.tenants} == {tenant}:
         return found
     own = {name: _own(getattr(found, name), tenant) for name in found.__struct_fields__ if name in OF_TENANTS}
-    lags = [item.lag for item in own["partitions"] if item.lag is not None]
     return msgspec.structs.replace(
         found,
         **own,
         unready=() if found.ready else ("the worker is not ready",),
         model_formats=(),
-        lag=sum(lags) if lags else None,
+        lag=total_lag(own["partitions"], lifecycle=False),
+        lifecycle_lag=total_lag(own["partitions"], lifecycle=True),
         throughput=None,
         latency={},
         steps={},

@@ -52,6 +52,9 @@ class Lane:
     restored_records: int = 0
     counters: TenantCounters = field(default_factory=lambda: TenantCounters("default", requests_in=7))
 
+    def is_lifecycle(self, topic: str) -> bool:
+        return topic.endswith(".model-stats")
+
     def tenant_of(self, topic: str) -> str:
         return "default"
 

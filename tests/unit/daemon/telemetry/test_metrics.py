@@ -116,6 +116,13 @@ def test_unknown_values_of_partitions_are_omitted() -> None:
     assert value(samples, "inferd_partition_position", partition="1", **place) == 110
 
 
+def test_the_lag_of_our_own_topics_is_a_metric_of_its_own() -> None:
+    place = {"topic": "inferd.default.model-stats", "partition": "0"}
+    samples = scrape(snapshot(partitions=(partition(place["topic"], lifecycle=True),)))
+    assert value(samples, "inferd_lifecycle_lag_records", **place) == 20
+    assert "inferd_partition_lag_records" not in {name for name, _ in samples}
+
+
 def test_models() -> None:
     samples = scrape(snapshot(models=(model(), model("flights", 2, state="failed"))))
     churn = {"tenant": "default", "model": "churn", "version": "1"}
@@ -219,7 +226,9 @@ def test_every_sample_is_a_documented_metric_with_its_labels() -> None:
     documented = {info.name: set(info.labels) for info in METRICS}
     memory = ModelMemorySnapshot(bytes=80, bytes_max=100)
     found = set()
-    for name, labels in scrape(snapshot(queue=histogram(1, 0, 0, 0), model_memory=memory)):
+    partitions = partition(), partition("inferd.default.model-stats", lifecycle=True)
+    given = snapshot(queue=histogram(1, 0, 0, 0), model_memory=memory, partitions=partitions)
+    for name, labels in scrape(given):
         if name.startswith("inferd_"):
             base = name
             for suffix in ("_bucket", "_count", "_sum"):

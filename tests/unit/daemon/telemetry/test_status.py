@@ -90,9 +90,16 @@ def test_starting_and_draining_are_never_ready(board: StatusBoard) -> None:
 
 
 def test_lag_is_the_sum_of_known_lags(board: StatusBoard) -> None:
-    said = snapshot(partitions=(partition(lag=3), partition(number=1, lag=None, end=None), partition(number=2, lag=4)))
+    said = snapshot(
+        partitions=(
+            partition(lag=3),
+            partition(number=1, lag=None, end=None),
+            partition(number=2, lag=4),
+            partition("inferd.default.model-stats", lag=9, lifecycle=True),
+        )
+    )
     board.attach(Source(said))
-    assert board.status().lag == 7
+    assert (board.status().lag, board.status().lifecycle_lag) == (7, 9)
     board.attach(Source(snapshot(partitions=(partition(lag=None),))))
     assert board.status().lag is None
 
