@@ -34,11 +34,9 @@ class AuditLog:
         `changed_by`: who the caller says did it. It is the name of an action without an HTTP caller, and only a detail
         of others: a token proves more than a parameter.
         """
-        actor = current_actor()
+        actor = self.actor(changed_by)
         texts = {name: str(value) for name, value in details.items() if value is not None}
-        if actor is None:
-            actor = Actor(changed_by or default_author(), f"kafka {self._client_id}")
-        elif changed_by and changed_by != actor.name:
+        if changed_by and changed_by != actor.name:
             texts["changed_by"] = changed_by
         record = AuditRecord(
             at=int(time.time() * 1_000), action=action, subject=subject, by=actor.name, origin=actor.origin,
@@ -51,6 +49,10 @@ class AuditLog:
             await self._cluster.acknowledged("audit", [sent])
         except ServerError as error:
             logger.warning("%s of %s was done, but is not in the audit: %s", action, subject, error.message)
+
+    def actor(self, changed_by: str | None = None) -> Actor:
+        """On whose behalf this task acts."""
+        return current_actor() or Actor(changed_by or default_author(), f"kafka {self._client_id}")
 
     async def read(self, since: datetime | None = None) -> AsyncGenerator[AuditRecord, None]:
         """The records that are in the topic now, oldest first; `since`: written since then.

@@ -19,6 +19,7 @@ from inferd.labels import send_labels
 from inferd.models import Author, ModelChanges, ModelList, ModelLog
 from inferd.monitoring import DriftReport, WindowLog
 from inferd.predictions import Call, Exchange, PendingRequests, SentCall, sent_ahead
+from inferd.redrive import OnRedriven, Redrive, Selection
 from inferd.rollouts import Rollouts
 from inferd.routes import RouteLog, Start
 from inferd.schemas.audit import AuditRecord
@@ -40,6 +41,7 @@ from inferd.schemas.models import (
     check_target,
 )
 from inferd.schemas.monitoring import Baseline, WindowStats
+from inferd.schemas.redrive import ATTEMPTS_MAX, RedriveReport
 from inferd.schemas.requests import (
     Failure,
     ModelReference,
@@ -50,7 +52,7 @@ from inferd.schemas.requests import (
     frame_items,
     is_frame,
 )
-from inferd.schemas.routes import Route
+from inferd.schemas.routes import Route, RouteNotFoundError
 from inferd.schemas.topics import DEFAULT_TENANT, TenantTopics
 
 DEFAULT_CONNECTION = KafkaConnection()
@@ -94,6 +96,7 @@ class Client:
         self._routes = RouteLog(self._cluster, self._model_log, limits)
         self.audit = AuditLog(self._cluster, client_id)
         """Writes who changed what; `audit_records` reads it."""
+        self._redrive = Redrive(self._cluster, self.audit)
         self.rollouts = Rollouts(self._cluster, self._model_log, self.audit)
         """Starts, steers and shows rollouts."""
 
@@ -453,6 +456,34 @@ class Client:
         async with aclosing(self.audit.read(since)) as found:
             async for record in found:
                 yield record
+
+    async def redrive_dead_letters(
+        self,
+        *,
+        code: str | None = None,
+        since: datetime | None = None,
+        limit: int | None = None,
+        route: str | None = None,
+        attempts_max: int = ATTEMPTS_MAX,
+        dry_run: bool = False,
+        on_progress: OnRedriven = lambda _report: None,
+    ) -> RedriveReport:
+        """Send dead letters again to the partition that they were read from; returns how many.
+
+        `code`: only those with this error code; `since`: written since then; `limit`: at most so many. Without `route`,
+        those of the tenant's own topics; with it, those of the route's sources, which other readers of these topics
+        see again, too. A record that was redriven `attempts_max` times is skipped. Each dead letter is redriven once,
+        however often this is called, also if it is killed in between; a later call ends one that is running. With
+        `dry_run` nothing is sent. `RouteNotFoundError`.
+        """
+        topics = None
+        if route is not None:
+            found = {each.name: each for each in await self.routes()}
+            if route not in found:
+                raise RouteNotFoundError(f"there is no route {route!r}; `inferd routes list` shows what there is")
+            topics = found[route].source.topics
+        selection = Selection(code, since, limit, attempts_max)
+        return await self._redrive.run(selection, topics, dry_run=dry_run, on_progress=on_progress)
 
     async def _note_alias(self, key: AliasKey, changed: Alias, change: str, changed_by: str | None) -> Alias:
         await self.audit.note(

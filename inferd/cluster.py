@@ -28,6 +28,7 @@ from inferd.streams.connection import client_options
 RECORD_OVERHEAD_BYTES = 64 * 1_024
 BATCH_BYTES_MAX = 128 * 1_024
 FETCH_WAIT_MS = 500
+TRANSACTION_TIMEOUT_MS = 15_000
 TOPIC_KNOWN_WITHIN_S, TOPIC_RETRY_S = 1.0, 0.1
 FAULTS = (KafkaError, OSError, TimeoutError)
 
@@ -189,6 +190,16 @@ class Cluster:
             raise
         consumer.assign([TopicPartition(self.topics.name(stream), partition) for partition in partitions])
         return consumer
+
+    def transactional_producer(self, transactional_id: str) -> AIOKafkaProducer:
+        """A producer of transactions that the caller starts and stops. Starting it fences others of the same id."""
+        return AIOKafkaProducer(
+            **client_options(self.connection),
+            client_id=self._client_id,
+            transactional_id=transactional_id,
+            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+            max_request_size=self._limits.dead_letter_bytes_max + RECORD_OVERHEAD_BYTES,
+        )
 
     def _consumer_options(self) -> dict[str, Any]:
         return {

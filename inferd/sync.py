@@ -29,6 +29,7 @@ from inferd.schemas.jobs import ChunkResult, JobStatus
 from inferd.schemas.labels import Label
 from inferd.schemas.models import Alias, AliasTarget, Manifest
 from inferd.schemas.monitoring import Baseline, WindowStats
+from inferd.schemas.redrive import RedriveReport
 from inferd.schemas.requests import Output, Prediction, Result
 from inferd.schemas.rollouts import RolloutStatus
 from inferd.schemas.routes import Route
@@ -322,6 +323,10 @@ class SyncClient:
     def audit_records(self, *, since: datetime | None = None) -> Iterator[AuditRecord]:
         """Like `Client.audit_records`."""
         return self._iterate(self._client.audit_records(since=since))
+
+    def redrive_dead_letters(self, **options: Any) -> RedriveReport:
+        """Like `Client.redrive_dead_letters`."""
+        return self._wait(self._client.redrive_dead_letters(**options))
 
     def _iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
         chunks = _Chunks(items)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -49,6 +49,8 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """Where it came from: `http <address>`, or `kafka <client id>`."""
     details: Mapping[str, str] = {}
     """Options of the action, such as the alias's target."""
+    letters: Mapping[str, Sequence[tuple[int, int]]] = {}
+    """Of a redrive: first and last offset of each range of dead letters that were sent again, by partition number."""
 
 
 _decoder = msgspec.json.Decoder(AuditRecord)

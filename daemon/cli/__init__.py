@@ -43,7 +43,9 @@ COMMANDS = {
     "routes": CommandInfo("inferd.daemon.cli.routes:routes", "Score topics that exist, in their own format."),
     "labels": CommandInfo("inferd.daemon.cli.labels:labels", "Send what was true of requests."),
     "capture": CommandInfo("inferd.daemon.cli.capture:capture", "Export captured requests with their features."),
-    "dead-letters": CommandInfo("inferd.daemon.cli.dead_letters:dead_letters", "List and show rejected records."),
+    "dead-letters": CommandInfo(
+        "inferd.daemon.cli.dead_letters:dead_letters", "List, show and redrive rejected records."
+    ),
     "audit": CommandInfo("inferd.daemon.cli.audit:audit", "Show who changed what, when and from where."),
     "doctor": CommandInfo("inferd.daemon.cli.doctor:doctor", "Check broker, topics, models and this machine."),
     "asyncapi": CommandInfo("inferd.daemon.cli.asyncapi:asyncapi", "Print the AsyncAPI document of the topics."),

@@ -1,4 +1,4 @@
-"""`inferd dead-letters`: lists and shows rejected records."""
+"""`inferd dead-letters`: lists, shows and redrives rejected records."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ from inferd.daemon.cli.output import (
     write_table,
 )
 from inferd.daemon.cli.session import run_with_broker
+from inferd.daemon.cli.times import parse_earlier
 from inferd.daemon.printable import printable
 from inferd.daemon.value_view import view_of
 from inferd.schemas.dead_letters import DeadLetter, Headers, Omitted
 from inferd.schemas.errors import MalformedError, ServerError
+from inferd.schemas.redrive import ATTEMPTS_MAX
 
 if TYPE_CHECKING:
     from inferd.daemon.topic_reader import Range, Record
@@ -65,7 +67,7 @@ class Entry:
 
 @click.group("dead-letters", epilog="Example: inferd dead-letters list --last 10")
 def dead_letters() -> None:
-    """List and show rejected records, and the reasons."""
+    """List, show and redrive rejected records."""
 
 
 @dead_letters.command("list", epilog="Example: inferd dead-letters list --code malformed --last 50")
@@ -97,6 +99,53 @@ def show(place: str, raw: bool, target: Target) -> None:
         write_json(_details(entry))
     else:
         _show_text(entry)
+
+
+@dead_letters.command(
+    epilog="""\b
+Examples:
+  inferd dead-letters redrive --code too_large --dry-run
+  inferd dead-letters redrive --code too_large --since 2h
+  inferd dead-letters redrive --route orders --limit 100"""
+)
+@click.option("--code", help="Only records with this error code.")
+@click.option(
+    "--since", callback=parse_earlier, metavar="TIME",
+    help="Rejected since then: 2026-12-24T18:00Z, or a duration such as 2h.  [default: all]",
+)  # fmt: skip
+@click.option("--limit", type=click.IntRange(1), help="At most so many.  [default: all]")
+@click.option("--route", help="Those of this route, to its sources.  [default: those of the tenant's own topics]")
+@click.option(
+    "--attempts-max", type=click.IntRange(1), default=ATTEMPTS_MAX, show_default=True,
+    help="Skip records that were redriven so often.",
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Send nothing; show how many would be sent.")
+@broker_options
+def redrive(*, target: Target, **options: Any) -> None:
+    """Send dead letters again to the partition that they were read from.
+
+    Each is sent once, however often the command is repeated, and also if it is killed: records and progress are written
+    in transactions. A record that is rejected again is a new dead letter, with the number of attempts in its header
+    inferd-redrive-attempts.
+    """
+    from inferd.schemas.redrive import RedriveReport
+
+    def progress(so_far: RedriveReport) -> None:
+        report(f"{so_far.redriven:,} sent of {so_far.read:,} read")
+
+    async def run() -> RedriveReport:
+        async with target.client() as client:
+            return await client.redrive_dead_letters(**options, on_progress=progress)
+
+    found = run_with_broker(target.connection, run)
+    if target.output == "json":
+        write_json(found)
+        return
+    report(f"{'would send' if found.dry_run else 'sent'} {found.redriven:,} again; read {found.read:,} dead letters")
+    for reason, count in found.skipped.items():
+        report(f"skipped {count:,}: {reason}")
+    if not found.done:
+        report("stopped at --limit: repeat the command for the others")
 
 
 def _read(target: Target, last: int | None, code: str | None) -> list[Entry]:

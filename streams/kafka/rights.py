@@ -44,7 +44,7 @@ READ_AND_WRITTEN: dict[Stream, tuple[tuple[Operation, ...], tuple[Stream, ...]]]
     "shadow-results": (("WRITE",), ()),
     "rollouts": (("READ",), LIFECYCLE_STREAMS),
     "rollout-status": (("WRITE",), LIFECYCLE_STREAMS),
-    "audit": ((), ()),
+    "audit": (("WRITE",), ()),
 }
 """By topic: the operations of a worker, and the tenant's topics that it cannot process without them."""
 STOPS: dict[tuple[Stream, Operation], tuple[Stream, ...]] = {("models", "WRITE"): LIFECYCLE_STREAMS}
@@ -65,8 +65,8 @@ TRANSACTIONAL: dict[Guarantee, dict[Stream, tuple[Stream, ...]]] = {
 }
 """Topics processed in transactions, and those that stop without: topics of jobs share the transactional ids of
 `jobs`, and those of `LIFECYCLE_STREAMS` share theirs."""
-OVER_HTTP: tuple[Stream, ...] = ("jobs", "models", "model-artifacts", "routes", "rollouts", "audit")
-"""Topics written for HTTP callers: submitted jobs, deployed models, routes, messages of rollouts, and who did it."""
+OVER_HTTP: tuple[Stream, ...] = ("requests", "jobs", "models", "model-artifacts", "routes", "rollouts")
+"""Topics written for HTTP callers: redriven requests, submitted jobs, deployed models, routes, rollouts."""
 NAMED_MAX, COMMANDS_MAX = 6, 3
 """Maximum resources and commands in one message."""
 
@@ -136,9 +136,19 @@ def _tenant_rights(settings: StreamSettings, topics: TenantTopics, numbers: rang
 
 
 def http_rights(settings: StreamSettings) -> list[Right]:
-    """Rights that a worker needs to submit jobs and deploy models for HTTP callers."""
+    """Rights that a worker needs to submit jobs, deploy models and redrive dead letters for HTTP callers."""
     names = [TenantTopics(settings.namespace, tenant) for tenant in settings.tenants]
-    return [Right("WRITE", "topic", topics.name(s), topics.tenant) for topics in names for s in OVER_HTTP]
+    return [
+        *(Right("WRITE", "topic", topics.name(s), topics.tenant) for topics in names for s in OVER_HTTP),
+        *(right for topics in names for right in _redrive_rights(topics)),
+    ]
+
+
+def _redrive_rights(topics: TenantTopics) -> Iterator[Right]:
+    for stream in ("dead-letters", "audit"):
+        yield Right("READ", "topic", topics.name(stream), topics.tenant)
+    transactional_id = f"inferd-redrive-{topics.namespace}.{topics.tenant}"
+    yield Right("WRITE", "transactional-id", transactional_id, topics.tenant)
 
 
 def describe_missing(missing: Collection[Right], connection: KafkaConnection) -> str:

@@ -63,3 +63,24 @@ def test_the_audit_names_who_moved_an_alias_by_command_and_over_http(
     assert by_command["origin"].startswith("kafka inferd-client-")
     assert (over_http["subject"], over_http["by"], over_http["origin"]) == ("demo@canary", "http", "http 127.0.0.1")
     assert over_http["details"]["target"] == "1"
+
+
+def test_a_dead_letter_is_redriven_once_and_rejected_again(place: Cluster, worker: Worker, inferd: Inferd) -> None:
+    producer = place.producer()
+    producer.produce(place.topics.name("requests"), b"not a request", partition=2, headers={"x": b"1"})
+    assert producer.flush(30) == 0
+    assert len(place.read("dead-letters", lambda found: len(found) >= 1, 30)) == 1
+    dry_run = inferd("dead-letters", "redrive", "--code", "malformed", "--dry-run", "--output", "json")
+    assert dry_run.returncode == 0, dry_run.stderr
+    dry = json.loads(dry_run.stdout)
+    assert (dry["redriven"], dry["dry_run"]) == (1, True)
+    done = inferd("dead-letters", "redrive", "--code", "malformed", "--limit", 1)
+    assert "sent 1 again" in done.stderr, done.stderr
+    _, again = place.read("dead-letters", lambda found: len(found) >= 2, 30)
+    assert (again.partition(), again.value()) == (2, b"not a request")
+    headers = dict(again.headers())
+    assert (headers["x"], headers["inferd-redrive-attempts"]) == (b"1", b"1")
+    answer = ask(worker, "POST", "/dead-letters/redrive?code=malformed", b"", inferd_request="1").json()
+    assert (answer["redriven"], answer["skipped"], answer["done"]) == (1, {"already redriven": 1}, True)
+    noted = json.loads(inferd("audit", "--action", "redrive", "--output", "json").stdout)
+    assert [each["by"] for each in noted][1:] == ["http"]

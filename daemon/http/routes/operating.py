@@ -1,4 +1,4 @@
-"""`/audit`, and what else operators do with a tenant."""
+"""`/audit`, `/dead-letters/redrive`, and what else operators do with a tenant."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from msgspec import Struct
 
 from inferd.daemon.http.core import Respond, json_response, tenant_of
 from inferd.daemon.http.routes.forwarding import is_forwarded
-from inferd.daemon.http.routes.services import Operating
+from inferd.daemon.http.routes.services import Operating, RedriveOptions
 from inferd.schemas.audit import Action, AuditRecord
 from inferd.schemas.errors import InvalidValueError
 
 OPERATING: web.AppKey[Operating] = web.AppKey("operating", Operating)
 SINCE_S, SINCE_S_MAX = 86_400, 366 * 86_400
+REDRIVEN_DEFAULT, REDRIVEN_MAX = 1_000, 10_000
+"""Dead letters of one request."""
 RECORDS_MAX = 1_000
 """Of one answer: the newest."""
 ACCEPTED = 202
@@ -30,6 +32,7 @@ def add_operating(app: web.Application, operating: Operating) -> None:
     """Adds the routes, backed by `operating`."""
     app[OPERATING] = operating
     app.router.add_get("/audit", show_audit)
+    app.router.add_post("/dead-letters/redrive", redrive)
 
 
 async def show_audit(request: web.Request) -> web.StreamResponse:
@@ -37,6 +40,22 @@ async def show_audit(request: web.Request) -> web.StreamResponse:
     since_s = _number(request, "since_s", SINCE_S, SINCE_S_MAX)
     limit = _number(request, "limit", 100, RECORDS_MAX)
     return json_response(AuditAnswer(await request.app[OPERATING].audit(tenant_of(request), since_s, limit)))
+
+
+async def redrive(request: web.Request) -> web.StreamResponse:
+    """Sends dead letters again to the topic that they were read from."""
+    query = request.query
+    dry_run = query.get("dry_run", "false")
+    if dry_run not in ("true", "false"):
+        raise InvalidValueError(f"query dry_run={dry_run[:40]!r}: expected true or false")
+    options = RedriveOptions(
+        code=query.get("code"),
+        since_s=_number(request, "since_s", SINCE_S, SINCE_S_MAX) if "since_s" in query else None,
+        limit=_number(request, "limit", REDRIVEN_DEFAULT, REDRIVEN_MAX),
+        route=query.get("route"),
+        dry_run=dry_run == "true",
+    )
+    return json_response(await request.app[OPERATING].redrive(tenant_of(request), options))
 
 
 def audited(action: Action, respond: Respond) -> Respond:

@@ -19,6 +19,7 @@ from inferd.schemas.audit import Action, AuditRecord
 from inferd.schemas.codecs import Codec
 from inferd.schemas.models import CHAMPION, Alias, AliasTarget, Manifest
 from inferd.schemas.monitoring import Drift, WindowStats
+from inferd.schemas.redrive import RedriveReport
 from inferd.schemas.requests import ModelReference
 from inferd.schemas.rollouts import REQUESTS_MIN, RolloutStatus
 from inferd.schemas.routes import Route
@@ -218,6 +219,17 @@ class Rollouts(Protocol):
         """Pauses, resumes, promotes or aborts a rollout; returns its status."""
 
 
+class RedriveOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Which dead letters are redriven."""
+
+    code: str | None = None
+    since_s: int | None = None
+    """Written in the last so many seconds; None: all."""
+    limit: int
+    route: str | None = None
+    dry_run: bool = False
+
+
 class Operating(Protocol):
     """What operators do with a tenant. Raises `UnavailableError` (503) if the broker does not respond."""
 
@@ -226,6 +238,9 @@ class Operating(Protocol):
 
     async def audit(self, tenant: str, since_s: int, limit: int) -> list[AuditRecord]:
         """The newest `limit` records of the last `since_s` seconds, newest first."""
+
+    async def redrive(self, tenant: str, options: RedriveOptions) -> RedriveReport:
+        """Redrives dead letters; see `Client.redrive_dead_letters`."""
 
 
 class Monitoring(Protocol):

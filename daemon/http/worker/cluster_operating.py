@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import deque
 from datetime import UTC, datetime, timedelta
 
+from inferd.daemon.http.routes import RedriveOptions
 from inferd.daemon.http.worker.cluster_models import ClusterModels
 from inferd.schemas.audit import Action, AuditRecord
+from inferd.schemas.redrive import RedriveReport
 
 
 class ClusterOperating:
@@ -28,3 +30,11 @@ class ClusterOperating:
             async for record in client.audit_records(since=since):
                 newest.append(record)
         return list(reversed(newest))
+
+    async def redrive(self, tenant: str, options: RedriveOptions) -> RedriveReport:
+        """See `Operating`."""
+        since = None if options.since_s is None else datetime.now(UTC) - timedelta(seconds=options.since_s)
+        async with self._models.client(tenant) as client:
+            return await client.redrive_dead_letters(
+                code=options.code, since=since, limit=options.limit, route=options.route, dry_run=options.dry_run
+            )

@@ -35,6 +35,7 @@ from inferd.daemon.http.routes.services import (
     Deployed,
     ModelOverview,
     ModelVersion,
+    RedriveOptions,
     RolloutBody,
     RouteOverview,
     VersionOverview,
@@ -68,6 +69,7 @@ from inferd.schemas.models.model import (
     Manifest,
 )
 from inferd.schemas.monitoring import Drift, FeatureDrift, WindowStats
+from inferd.schemas.redrive import RedriveReport
 from inferd.schemas.requests.request import InputData, ModelReference, TensorRows
 from inferd.schemas.requests.result import Prediction
 from inferd.schemas.rollouts import (
@@ -373,6 +375,7 @@ class FakeOperating:
     def __init__(self) -> None:
         self.records: list[AuditRecord] = []
         self.asked: list[tuple[str, int, int]] = []
+        self.redriven: list[tuple[str, RedriveOptions]] = []
 
     async def note(self, tenant: str, action: Action, subject: str) -> None:
         actor = current_actor()
@@ -382,6 +385,10 @@ class FakeOperating:
     async def audit(self, tenant: str, since_s: int, limit: int) -> list[AuditRecord]:
         self.asked.append((tenant, since_s, limit))
         return self.records
+
+    async def redrive(self, tenant: str, options: RedriveOptions) -> RedriveReport:
+        self.redriven.append((tenant, options))
+        return RedriveReport(read=3, redriven=2, skipped={"incomplete": 1}, dry_run=options.dry_run, done=True)
 
 
 class FakeWorker:

@@ -259,7 +259,8 @@ OF_ROLES = {
     "deploy": {"deploy_model", "delete_model", "deploy_version", "delete_version", "set_alias", "delete_alias"}
     | {"rollback_alias", "promote_alias", "start_rollout", "pause_rollout", "resume_rollout", "promote_rollout"}
     | {"abort_rollout", "put_route", "delete_route"},
-    "operate": {"cancel_job", "retry_job", "rollback_alias", "pause_rollout", "resume_rollout", "abort_rollout"},
+    "operate": {"cancel_job", "retry_job", "rollback_alias", "pause_rollout", "resume_rollout", "abort_rollout"}
+    | {"redrive_dead_letters"},
 }
 """Operations, besides those of the Open Inference Protocol, that need a role."""
 

@@ -9,6 +9,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from inferd.daemon.http.core.access import Access
 from inferd.daemon.http.core.tokens import TokensFile
+from inferd.daemon.http.routes.services import RedriveOptions
 from tests.unit.daemon.http.fake_http_services import FakeWorker
 
 
@@ -49,3 +50,17 @@ async def test_wrong_queries(tmp_path: Path, query: str) -> None:
     async with TestClient(TestServer(FakeWorker(tmp_path).app)) as client:
         answer = await client.get(f"/audit?{query}")
         assert (answer.status, (await answer.json())["error"]["code"]) == (422, "invalid_value")
+
+
+async def test_dead_letters_are_redriven(tmp_path: Path) -> None:
+    worker = FakeWorker(tmp_path)
+    headers = {"inferd-request": "1"}
+    async with TestClient(TestServer(worker.app)) as client:
+        answer = await client.post("/dead-letters/redrive?code=malformed&since_s=60&dry_run=true", headers=headers)
+        assert (answer.status, await answer.json()) == (
+            200, {"read": 3, "redriven": 2, "skipped": {"incomplete": 1}, "dry_run": True, "done": True},
+        )  # fmt: skip
+        for wrong in ("limit=0", "dry_run=yes", "since_s=x"):
+            assert (await client.post(f"/dead-letters/redrive?{wrong}", headers=headers)).status == 422
+    options = RedriveOptions(code="malformed", since_s=60, limit=1_000, dry_run=True)
+    assert worker.operating.redriven == [("default", options)]
