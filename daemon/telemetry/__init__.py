@@ -1,6 +1,7 @@
 """What an operator sees of the process: logs, metrics and status."""
 
 from inferd.daemon.telemetry.exposition import Metrics
+from inferd.daemon.telemetry.history import History
 from inferd.daemon.telemetry.logs import configure_for_command, configure_logs
 from inferd.daemon.telemetry.metrics import METRICS, STEPS
 from inferd.daemon.telemetry.status import Status, StatusBoard, total_lag
@@ -8,6 +9,7 @@ from inferd.daemon.telemetry.status import Status, StatusBoard, total_lag
 __all__ = [
     "METRICS",
     "STEPS",
+    "History",
     "Metrics",
     "Status",
     "StatusBoard",

@@ -1,4 +1,4 @@
-"""The state of the worker: the source of `/status`, `/readyz`, the live page and `/metrics`."""
+"""The state of the worker: the source of `/status`, `/readyz`, `/history` and `/metrics`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from inferd.daemon.settings import Settings
+from inferd.daemon.telemetry.history import SampleRing
 from inferd.daemon.telemetry.latency import LatencyQuantiles, quantiles, since
 from inferd.daemon.version import inferd_version
 from inferd.streams.inference import FormatReport
@@ -177,6 +178,7 @@ class StatusBoard:
         self.settings = settings
         self.event_loop_lag_s = 0.0
         self.traffic: TrafficSource | None = None
+        self.ring = SampleRing()
         self._clock = clock
         self._started = clock()
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -205,18 +207,20 @@ class StatusBoard:
         """Takes snapshots from `source` from now on."""
         self._source = source
         self._samples.clear()
+        self.ring.clear()
 
     def snapshot(self) -> StreamsSnapshot | None:
         """The current state of the streams; None if there are none."""
         return None if self._source is None else self._source.snapshot()
 
     def sample(self) -> None:
-        """Keeps one snapshot per second, for throughput and recent latency."""
+        """Keeps one snapshot per second, for throughput and recent latency, and samples for the history."""
         now = self._clock()
         if self._samples and now - self._samples[-1][0] < SAMPLE_EVERY_S:
             return
         if (snapshot := self.snapshot()) is not None:
             self._samples.append((now, snapshot))
+            self.ring.observe(snapshot, resident_bytes())
 
     def unready(self, snapshot: StreamsSnapshot | None) -> tuple[str, ...]:
         """Why the worker is not ready; empty if it is ready."""

@@ -27,6 +27,7 @@ from inferd.daemon.http.core.errors import (
     SAFE_HEADERS,
     ForbiddenError,
     NotAcceptableError,
+    NotFoundError,
     RequestTimeoutError,
     Respond,
     UnauthorizedError,
@@ -37,6 +38,7 @@ from inferd.daemon.http.core.errors import (
     typed_response,
 )
 from inferd.daemon.http.core.expansion import IDENTITY
+from inferd.daemon.http.core.page_files import files_of_page
 from inferd.daemon.http.core.peers import (
     CHALLENGE_CHARS_MAX,
     FORWARDED,
@@ -51,12 +53,13 @@ from inferd.daemon.http.core.roles import MEANINGS, ROLES, ROLES_OF, Role, Route
 from inferd.daemon.http.core.server import HttpServer
 from inferd.daemon.http.core.shares import Shares
 from inferd.daemon.http.core.streamed import send_streamed
-from inferd.daemon.http.core.tokens import TokensFile, read_tokens
+from inferd.daemon.http.core.tokens import ANY_TENANT, TokensFile, read_tokens
 from inferd.daemon.http.core.traffic import TRAFFIC
 
 __all__ = [
     "ACCESS",
     "ADMISSION",
+    "ANY_TENANT",
     "CHALLENGE_CHARS_MAX",
     "FORWARDED",
     "HTTP_CODES",
@@ -84,6 +87,7 @@ __all__ = [
     "JobsAnswer",
     "Live",
     "NotAcceptableError",
+    "NotFoundError",
     "PeerProof",
     "Peers",
     "RequestTimeoutError",
@@ -103,6 +107,7 @@ __all__ = [
     "content_coding",
     "create_app",
     "error_response",
+    "files_of_page",
     "json_bytes",
     "json_response",
     "read_body",

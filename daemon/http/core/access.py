@@ -10,6 +10,7 @@ from aiohttp import hdrs, web
 from inferd.actor import Actor, acting_as
 from inferd.daemon.http.core.browsers import LOOPBACK, Hosts, check_browser
 from inferd.daemon.http.core.errors import ForbiddenError, Respond, UnauthorizedError
+from inferd.daemon.http.core.page_files import files_of_page
 from inferd.daemon.http.core.peers import PEER_PATH, Peers
 from inferd.daemon.http.core.roles import ALL_ROLES, ROLES, Role, accepted_roles
 from inferd.daemon.http.core.tokens import ANY_TENANT, TokensFile, token_of
@@ -18,8 +19,6 @@ from inferd.schemas.topics import DEFAULT_TENANT, check_topic_part
 
 TENANT_HEADER = "inferd-tenant"
 PROBE_PATHS = frozenset({"/livez", "/readyz", "/health", "/v2/health/live", "/v2/health/ready"})
-PUBLIC_PATHS = PROBE_PATHS | {"/", PEER_PATH}
-"""Paths that need no token: the probes, the page (it asks for the token itself), and the challenge between workers."""
 TOKEN_CHARS_MAX = 1_024
 
 
@@ -32,6 +31,12 @@ class Caller:
     name: str | None = None
     """The name of the token, also for the audit; None without one."""
     roles: frozenset[Role] = ALL_ROLES
+
+
+def is_public(path: str) -> bool:
+    """Whether a path needs no token: the probes, the page (it asks for the token itself), and the challenge between
+    workers."""
+    return path in PROBE_PATHS or path == PEER_PATH or path in files_of_page()
 
 
 ANONYMOUS = Caller(None)
@@ -66,7 +71,7 @@ class Access:
         is required and the request may come from a web page of another site.
         """
         if (tenant := self.peers.tenant_of(request)) is not None:
-            return Caller(tenant)
+            return Caller(None if tenant == ANY_TENANT else tenant)
         if self._tokens is None:
             check_browser(request, self._hosts)
             return ANONYMOUS
@@ -82,7 +87,7 @@ ACCESS = web.AppKey("access", Access)
 @web.middleware
 async def authenticated(request: web.Request, handler: Respond) -> web.StreamResponse:
     """Refuses requests without a valid token that has a role which the route accepts, unless the path is public."""
-    if request.path in PUBLIC_PATHS:
+    if is_public(request.path):
         return await handler(request)
     request[CALLER] = caller = request.app[ACCESS].caller(request)
     _check_roles(request, caller)
@@ -135,7 +140,7 @@ def check_tenant(request: web.Request, tenant: str) -> None:
 
     A caller who may use any tenant needs no header here; public paths are open to everybody.
     """
-    if request.path in PUBLIC_PATHS or (request[CALLER].tenant is None and TENANT_HEADER not in request.headers):
+    if is_public(request.path) or (request[CALLER].tenant is None and TENANT_HEADER not in request.headers):
         return
     if tenant_of(request) != tenant:
         raise ForbiddenError(f"this route belongs to tenant {tenant!r}; the request is of another tenant")

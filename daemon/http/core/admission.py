@@ -8,12 +8,14 @@ from contextlib import contextmanager
 
 from aiohttp import web
 
-from inferd.daemon.http.core.access import PUBLIC_PATHS, charged_tenant
+from inferd.daemon.http.core.access import charged_tenant, is_public
 from inferd.daemon.http.core.errors import DrainingError, Respond
 from inferd.daemon.http.core.shares import Shares
 
-UNLIMITED_PATHS = PUBLIC_PATHS | {"/status", "/metrics", "/whoami", "/openapi.json", "/asyncapi.json"}
-"""Routes that are answered under any load, and while the worker drains."""
+UNLIMITED_PATHS = frozenset(
+    ("/status", "/history", "/cluster", "/cluster/history", "/metrics", "/whoami", "/openapi.json", "/asyncapi.json")
+)
+"""Routes that are answered under any load, and while the worker drains, as public ones are."""
 FULL = (
     "this tenant has used its share of INFERD_HTTP_CONCURRENCY_MAX concurrent HTTP requests; retry in a moment, or"
     " use another worker"
@@ -64,7 +66,7 @@ ADMISSION = web.AppKey("admission", Admission)
 @web.middleware
 async def admitted(request: web.Request, handler: Respond) -> web.StreamResponse:
     """Refuses requests beyond the limit, and all new ones while the worker drains."""
-    if request.path in UNLIMITED_PATHS:
+    if request.path in UNLIMITED_PATHS or is_public(request.path):
         return await handler(request)
     with request.app[ADMISSION].admit(charged_tenant(request)):
         return await handler(request)

@@ -75,8 +75,13 @@ class Peers:
         self.secret = secret
         self._own_url, self._clock = own_url, clock
 
+    @property
+    def own_url(self) -> str:
+        """The URL at which other workers reach this one."""
+        return self._own_url()
+
     def pass_for(self, url: str, tenant: str, method: str, path: str) -> str:
-        """The pass for one request of a tenant to the worker at `url`; `path` with its query, as sent."""
+        """The pass for one request of a tenant, or of `ANY_TENANT`, to the worker at `url`; `path` as sent."""
         if self.secret is None:
             return UNSIGNED
         expires = int(self._clock() + LIFETIME_S)

@@ -15,7 +15,7 @@ Role = Literal["monitor", "predict", "read", "deploy", "operate"]
 ROLES: tuple[Role, ...] = get_args(Role)
 ALL_ROLES: frozenset[Role] = frozenset(ROLES)
 MEANINGS: dict[Role, str] = {
-    "monitor": "`/status` and `/metrics`",
+    "monitor": "`/status`, `/history`, `/cluster…` and `/metrics`",
     "predict": "send requests; submit jobs, read their results by id, cancel and retry them",
     "read": "read everything, but change nothing; includes `monitor`",
     "deploy": "deploy and remove models, change aliases, rollouts and routes",

@@ -2,6 +2,7 @@
 
 from inferd.daemon.http.routes.asyncapi import RoutesOf, add_asyncapi
 from inferd.daemon.http.routes.callers import add_whoami
+from inferd.daemon.http.routes.cluster import add_cluster
 from inferd.daemon.http.routes.forwarding import Forwarding
 from inferd.daemon.http.routes.jobs import add_jobs
 from inferd.daemon.http.routes.models import add_models
@@ -10,6 +11,7 @@ from inferd.daemon.http.routes.observation import add_observation, readyz
 from inferd.daemon.http.routes.open_inference import add_open_inference
 from inferd.daemon.http.routes.openapi import ROLES_OF_OPERATIONS, add_openapi
 from inferd.daemon.http.routes.operating import add_operating
+from inferd.daemon.http.routes.page import add_page
 from inferd.daemon.http.routes.predictions import add_predictions
 from inferd.daemon.http.routes.rollouts import add_rollouts
 from inferd.daemon.http.routes.routes import add_routes
@@ -55,6 +57,7 @@ __all__ = [
     "Uploads",
     "VersionOverview",
     "add_asyncapi",
+    "add_cluster",
     "add_jobs",
     "add_models",
     "add_monitoring",
@@ -62,6 +65,7 @@ __all__ = [
     "add_open_inference",
     "add_openapi",
     "add_operating",
+    "add_page",
     "add_predictions",
     "add_rollouts",
     "add_routes",

@@ -1,4 +1,5 @@
-"""Forwards requests about jobs to the worker that owns them, once, with the headers that the route reads.
+"""Forwards requests about jobs to the worker that owns them, once, with the headers that the route reads; and asks all
+workers for what they know.
 
 The caller's bearer token is not forwarded: the owner gets a pass (`peers`). From the owner's response only a status
 that the route can have, an error with a known code, and a bounded or streamed body of the route's media type are
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Sequence
+from http import HTTPStatus
 from typing import Protocol, TypedDict
 
 import msgspec
@@ -19,6 +21,7 @@ from yarl import URL
 
 from inferd.daemon.http.core import (
     ACCESS,
+    ANY_TENANT,
     FORWARDED,
     HTTP_CODES,
     PEER_PATH,
@@ -32,6 +35,7 @@ from inferd.daemon.http.core import (
     json_bytes,
     send_streamed,
     tenant_of,
+    token_tenant,
 )
 from inferd.schemas.errors import CODES, ModelServingError
 from inferd.schemas.headers import CORRELATION_HEADERS
@@ -41,6 +45,8 @@ PARTITIONS = "inferd-job-partitions"
 TIMEOUT = ClientTimeout(total=None, sock_connect=5.0, sock_read=45.0)
 """The time to receive applies to each piece of the response."""
 SHORT_TIMEOUT = ClientTimeout(total=10.0, sock_connect=5.0)
+PEER_TIMEOUT = ClientTimeout(total=4.0, sock_connect=2.0)
+"""For what is asked of all workers: one that hangs must not hold the answer up."""
 FORWARDED_HEADERS = (hdrs.CONTENT_TYPE, hdrs.ACCEPT, *CORRELATION_HEADERS)
 """Headers that the owner's route reads; not tokens, not cookies."""
 SUCCEEDED = frozenset({200, 202})
@@ -173,14 +179,40 @@ class Forwarding:
         except _DECODE_ERRORS as error:
             raise _invalid_response(url, f"a list of jobs that cannot be decoded: {error}") from None
 
+    async def ask_peers(self, request: web.Request, path: str) -> dict[str, bytes | UnavailableError]:
+        """What each other worker answers to GET `path`, for the same caller: a JSON object, or why there is none."""
+        urls = sorted(self.group.peers())
+        answers = await asyncio.gather(*(self._ask_peer(request, url, path) for url in urls))
+        return dict(zip(urls, answers, strict=True))
+
+    async def _ask_peer(self, request: web.Request, url: str, path: str) -> bytes | UnavailableError:
+        scope = token_tenant(request) or ANY_TENANT
+        passed = request.app[PEERS].pass_for(url, scope, hdrs.METH_GET, path)
+        try:
+            await self._check(request, url)
+            async with self._opened().get(
+                URL(url + path, encoded=True), headers={FORWARDED: passed}, allow_redirects=False, timeout=PEER_TIMEOUT
+            ) as answer:
+                body = await _read(answer, JSON_BYTES_MAX)
+            if answer.status != HTTPStatus.OK:
+                return UnavailableError(f"the worker at {url} answered with status {answer.status}")
+            msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        except UnavailableError as error:
+            return error
+        except _NETWORK_ERRORS as error:
+            return _unreachable(url, error)
+        except _DECODE_ERRORS as error:
+            return _invalid_response(url, str(error))
+        return body
+
     async def _check(self, request: web.Request, url: str) -> None:
         """Verifies that the worker at `url` belongs to the group before a request is sent to it."""
         peers, now = request.app[PEERS], asyncio.get_running_loop().time()
         if peers.secret is None:
             if request.app[ACCESS].requires_token:
                 raise UnavailableError(
-                    "the job belongs to another worker; workers that require tokens forward requests only if all of"
-                    " them have the same INFERD_HTTP_FORWARDING_SECRET_FILE"
+                    "this needs another worker; workers that require tokens forward requests only if all of them have"
+                    " the same INFERD_HTTP_FORWARDING_SECRET_FILE"
                 )
             return
         if self._proven_until.get(url, now) > now:

@@ -1,11 +1,8 @@
-"""Observability routes: probes, status, metrics and the live page."""
+"""Observability routes: probes, status and metrics."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
-from functools import cache
-from importlib import resources
 from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -26,7 +23,6 @@ def add_observation(app: web.Application, board: StatusBoard) -> None:
     board.traffic = app[TRAFFIC]
     app.add_routes(
         [
-            web.get("/", page),
             web.get("/livez", livez),
             web.get("/readyz", readyz),
             web.get("/health", readyz),
@@ -53,10 +49,17 @@ async def readyz(request: web.Request) -> web.Response:
 
 async def status(request: web.Request) -> web.Response:
     """The worker's status; with a tenant's token, only that tenant's part."""
-    formats = await asyncio.to_thread(describe_formats)
-    found = msgspec.structs.replace(request.app[BOARD].status(), model_formats=tuple(formats))
+    found = request.app[BOARD].status()
+    if request.query.get("formats") != "false":
+        formats = await asyncio.to_thread(describe_formats)
+        found = msgspec.structs.replace(found, model_formats=tuple(formats))
+    return json_response(seen_by(request, found))
+
+
+def seen_by(request: web.Request, found: Status) -> Status:
+    """What the caller may see of a status."""
     tenant = token_tenant(request)
-    return json_response(found if tenant is None else of_tenant(found, tenant))
+    return found if tenant is None else of_tenant(found, tenant)
 
 
 def of_tenant(found: Status, tenant: str) -> Status:
@@ -102,22 +105,3 @@ async def metrics(request: web.Request) -> web.Response:
         raise ForbiddenError("the metrics cover all tenants: use a token of '*'")
     body, content_type = request.app[METRICS].exposition(request.headers.get("Accept", ""))
     return web.Response(body=body, headers={**SAFE_HEADERS, "Content-Type": content_type})
-
-
-async def page(_request: web.Request) -> web.Response:
-    """A page that shows `/status`, updated every second; it loads nothing from other sites."""
-    nonce = secrets.token_urlsafe(16)
-    policy = (
-        f"default-src 'none'; connect-src 'self'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}';"
-        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-    return web.Response(
-        text=_page_text().replace("{{nonce}}", nonce),
-        content_type="text/html",
-        headers={**SAFE_HEADERS, "Content-Security-Policy": policy, "Referrer-Policy": "no-referrer"},
-    )
-
-
-@cache
-def _page_text() -> str:
-    return (resources.files("inferd.daemon.http") / "page.html").read_text(encoding="utf-8")

@@ -18,6 +18,7 @@ from inferd.daemon.http.core import (
     JobsAnswer,
     Live,
     NotAcceptableError,
+    NotFoundError,
     PeerProof,
     RequestTimeoutError,
     Role,
@@ -25,6 +26,7 @@ from inferd.daemon.http.core import (
     UnavailableError,
 )
 from inferd.daemon.http.routes.callers import CallerAnswer
+from inferd.daemon.http.routes.cluster import AFTER_MAX, ClusterAnswer, ClusterHistoryAnswer
 from inferd.daemon.http.routes.jobs_formats import CSV, NDJSON, PARQUET
 from inferd.daemon.http.routes.models import AliasAnswer, AliasesAnswer, ModelsAnswer, RemovedAnswer
 from inferd.daemon.http.routes.monitoring import SINCE_S, SINCE_S_MAX, DriftAnswer, WindowsAnswer
@@ -32,7 +34,7 @@ from inferd.daemon.http.routes.operation import BYTES, RECORD, Error, Operation,
 from inferd.daemon.http.routes.rollouts import RolloutsAnswer
 from inferd.daemon.http.routes.routes import START_MS_MAX, RemovedRoute, RoutesAnswer
 from inferd.daemon.http.routes.services import ModelOverview, ModelVersion, RolloutBody, RouteOverview
-from inferd.daemon.telemetry import Status
+from inferd.daemon.telemetry import History, Status
 from inferd.schemas.errors import (
     ChunkConflictError,
     DeadlineExceededError,
@@ -125,6 +127,11 @@ START = Parameter(
     "query",
     Literal["latest", "earliest"] | Annotated[int, Meta(ge=0, le=START_MS_MAX)],
     "where a new route begins to read: latest (default), earliest, or Unix milliseconds",
+)
+
+FORMATS = Parameter("formats", "query", Literal["true", "false"], "whether to list the model formats; default: true")
+AFTER = Parameter(
+    "after", "query", Annotated[int, Meta(ge=0, le=AFTER_MAX)], "only samples later than that, in Unix seconds"
 )
 
 OF_VERSION = Parameter("version", "query", VERSION.type, "only this version")
@@ -548,7 +555,37 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="The worker's status.",
         roles=MONITOR,
         answers={200: Status},
+        parameters=(FORMATS,),
         errors=GUARDED,
+    ),
+    Operation(
+        method="get",
+        path="/history",
+        name="history",
+        summary="What the worker did in the last hour, in steps of five seconds.",
+        roles=MONITOR,
+        answers={200: History},
+        parameters=(AFTER,),
+        errors=(*GUARDED, InvalidValueError),
+    ),
+    Operation(
+        method="get",
+        path="/cluster",
+        name="cluster",
+        summary="The status of every worker of the group; or, of one that does not answer, why.",
+        roles=MONITOR,
+        answers={200: ClusterAnswer},
+        errors=GUARDED,
+    ),
+    Operation(
+        method="get",
+        path="/cluster/history",
+        name="cluster_history",
+        summary="The history of every worker of the group.",
+        roles=MONITOR,
+        answers={200: ClusterHistoryAnswer},
+        parameters=(AFTER,),
+        errors=(*GUARDED, InvalidValueError),
     ),
     Operation(
         method="get",
@@ -573,10 +610,22 @@ OPERATIONS: tuple[Operation, ...] = (
         method="get",
         path="/",
         name="page",
-        summary="A web page with the worker's status.",
+        summary="A web page for operators; it reads its data from the other routes.",
         roles=ROLES,
         answers={200: None},
         media_types=("text/html",),
+        public=True,
+    ),
+    Operation(
+        method="get",
+        path="/page/{file}",
+        name="page_file",
+        summary="A file of the web page.",
+        roles=ROLES,
+        answers={200: None},
+        media_types=("text/css", "text/javascript"),
+        parameters=(Parameter("file", "path", str, "name of the file"),),
+        errors=(NotFoundError, UnauthorizedError, ForbiddenError),
         public=True,
     ),
     Operation(

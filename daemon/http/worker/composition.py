@@ -32,6 +32,7 @@ from inferd.daemon.http.routes import (
     RoutesOf,
     Uploads,
     add_asyncapi,
+    add_cluster,
     add_jobs,
     add_models,
     add_monitoring,
@@ -39,6 +40,7 @@ from inferd.daemon.http.routes import (
     add_open_inference,
     add_openapi,
     add_operating,
+    add_page,
     add_predictions,
     add_rollouts,
     add_routes,
@@ -93,6 +95,10 @@ def worker_app(
     add_monitoring(app, backends.monitoring)
     add_operating(app, backends.operating)
     add_jobs(app, backends.jobs, Forwarding(backends.jobs), settings.streams().limits)
+    forwarding = Forwarding(backends.jobs)
+    add_page(app)
+    add_cluster(app, forwarding)
+    add_jobs(app, backends.jobs, forwarding, settings.streams().limits)
     add_open_inference(app, readyz, settings.streams().limits)
     add_peer(app)
     add_whoami(app)

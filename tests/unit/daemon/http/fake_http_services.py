@@ -20,6 +20,8 @@ from inferd.daemon.http.core.application import AppLimits, create_app
 from inferd.daemon.http.core.peers import add_peer
 from inferd.daemon.http.routes.asyncapi import add_asyncapi
 from inferd.daemon.http.routes.callers import add_whoami
+from inferd.daemon.http.routes.cluster import add_cluster
+from inferd.daemon.http.routes.forwarding import Forwarding
 from inferd.daemon.http.routes.jobs import add_jobs
 from inferd.daemon.http.routes.models import add_models
 from inferd.daemon.http.routes.monitoring import add_monitoring
@@ -27,6 +29,7 @@ from inferd.daemon.http.routes.observation import add_observation, readyz
 from inferd.daemon.http.routes.open_inference import add_open_inference
 from inferd.daemon.http.routes.openapi import ROLES_OF_OPERATIONS, add_openapi
 from inferd.daemon.http.routes.operating import add_operating
+from inferd.daemon.http.routes.page import add_page
 from inferd.daemon.http.routes.predictions import add_predictions
 from inferd.daemon.http.routes.rollouts import add_rollouts
 from inferd.daemon.http.routes.routes import add_routes
@@ -293,6 +296,18 @@ class FakeJobs:
         return msgspec.json.encode({"job_id": job_id, "status": "completed", **model, **counts, **times})
 
 
+class Alone:
+    """A group of one worker."""
+
+    partitions = 4
+
+    def peers(self) -> frozenset[str]:
+        return frozenset()
+
+    def owned_partitions(self, _tenant: str) -> frozenset[int]:
+        return frozenset(range(self.partitions))
+
+
 class FakeRoutes:
     """Routes in memory."""
 
@@ -422,6 +437,8 @@ class FakeWorker:
 
     def _add_routes(self, app: web.Application, directory: Path) -> None:
         add_observation(app, self.board)
+        add_page(app)
+        add_cluster(app, Forwarding(Alone()))
         add_predictions(app, self.predictions)
         add_models(app, self.models, Uploads(directory, len(app[ACCESS].tenants)))
         add_routes(app, self.routes)
