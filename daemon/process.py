@@ -20,7 +20,7 @@ import structlog
 
 from inferd.daemon import cluster
 from inferd.daemon.custom_classes import load_custom
-from inferd.daemon.http.core import ADMISSION, HttpServer
+from inferd.daemon.http.core import ADMISSION
 from inferd.daemon.http.routes import Predictions
 from inferd.daemon.http.worker import (
     Backends,
@@ -32,6 +32,7 @@ from inferd.daemon.http.worker import (
     JobStreams,
     StreamsJobs,
     StreamsPredictions,
+    http_server_of,
     worker_app,
 )
 from inferd.daemon.settings import Settings, SettingsError, worker_warnings
@@ -164,7 +165,7 @@ class WorkerProcess:
         )  # fmt: skip
         app = worker_app(settings, self.board, backends, self._own_url, own.routes, self._routes_of)
         self._admission = app[ADMISSION]
-        self.http = HttpServer(app, settings.http_host, settings.http_port, idle_timeout_s=settings.http_idle_timeout_s)
+        self.http = http_server_of(app, settings)
         self._settings, self._signals = settings, signals
         self._parts, self._log_counts = parts, log_counts
         self._watchdog = Watchdog(settings.session_timeout_s, self._leave_as_zombie, self._note_lag)
@@ -177,12 +178,13 @@ class WorkerProcess:
 
     def _own_url(self) -> str:
         """The URL that this worker advertises to other workers."""
-        return self._settings.http_advertised_url or self.http.url
+        return self._settings.http_advertised_url or self.http.tls_url or self.http.url
 
     async def run(self) -> int:
         """Runs until a stop signal, or until the streams fail to start; the exit code."""
         await self.http.start()
-        log.info("worker_listening", url=self.http.url, version=inferd_version())
+        tls = {"tls_url": self.http.tls_url} if self.http.tls_url else {}
+        log.info("worker_listening", url=self.http.url, **tls, version=inferd_version())
         for warning in worker_warnings(self._settings):
             log.warning("settings_warning", detail=warning)
         self._parts.on_listening(self.http.url)
@@ -232,7 +234,7 @@ class WorkerProcess:
 
     def _make(self, make_streams: MakeStreams) -> Streams:
         try:
-            settings = self._settings.streams(self.http.url)
+            settings = self._settings.streams(self._own_url())
             return make_streams(settings, self._on_fatal, self._custom)
         except ServerError as error:
             # The broker is not involved yet: the settings are invalid.

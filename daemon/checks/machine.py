@@ -1,16 +1,18 @@
-"""Checks of this machine: settings, disk, memory, files of the embedded broker."""
+"""Checks of this machine: settings, certificates, disk, memory, files of the embedded broker."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inferd.daemon.broker.errors import BrokerError
 from inferd.daemon.broker.jars import read_lock
 from inferd.daemon.broker.jvm import find_java
+from inferd.daemon.certificates import expiries
 from inferd.daemon.checks import Check
 from inferd.daemon.settings import Settings, SettingsError, check_worker, worker_warnings
 from inferd.streams.inference import kernels_fault
@@ -22,6 +24,10 @@ GIB = 1_024**3
 DISK_BYTES_MIN, DISK_BYTES_GOOD = GIB // 2, 2 * GIB
 MEMORY_BYTES_GOOD = GIB // 2
 CGROUP_LIMIT, CGROUP_USE = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+CERTIFICATES = tuple(
+    f"{owner}_{file}" for owner in ("kafka_ssl", "schema_registry_ssl", "https") for file in ("certfile", "cafile")
+)
+EXPIRES_SOON = timedelta(days=14)
 
 
 def check_settings(settings: Settings) -> list[Check]:
@@ -32,6 +38,36 @@ def check_settings(settings: Settings) -> list[Check]:
         return [Check("settings", "fail", problem, "see docs/settings.md") for problem in error.problems]
     warnings = [Check("settings", "warn", warning, "see docs/settings.md") for warning in worker_warnings(settings)]
     return warnings or [Check("settings", "ok", "a worker accepts them")]
+
+
+def check_certificates(settings: Settings, now: datetime | None = None) -> list[Check]:
+    """Whether certificates of the settings have expired, or will soon.
+
+    A chain is as good as the first one to expire, a file of authorities as the last one: it keeps earlier ones.
+    """
+    names = [name for name in CERTIFICATES if getattr(settings, name)]
+    return [_certificate(settings, name, now or datetime.now(UTC)) for name in names]
+
+
+def _certificate(settings: Settings, name: str, now: datetime) -> Check:
+    path = Path(getattr(settings, name))
+    what = f"INFERD_{name.upper()}={path}"
+    try:
+        choose = max if name.endswith("cafile") else min
+        expires = choose(expiries(path), default=None)
+    except (OSError, ValueError) as error:
+        return Check("certificates", "warn", f"{what} cannot be read: {error}", "expected PEM files")
+    if expires is None:
+        return Check("certificates", "warn", f"{what} has no certificate", "expected PEM files")
+    left = expires - now
+    if left < timedelta(0):
+        return Check("certificates", "fail", f"{what} expired on {expires:%Y-%m-%d}", "renew it: it is reloaded")
+    detail = f"{what} expires in {left.days} days, on {expires:%Y-%m-%d}"
+    return (
+        Check("certificates", "ok", detail)
+        if left >= EXPIRES_SOON
+        else Check("certificates", "warn", detail, "renew it")
+    )
 
 
 def check_disk(data_dir: Path) -> list[Check]:

@@ -50,6 +50,7 @@ async def all_checks(settings: Settings) -> AsyncIterator[Check]:
 
     for found in (
         machine.check_settings(settings),
+        machine.check_certificates(settings),
         machine.check_disk(settings.data_dir),
         machine.check_memory(settings),
         machine.check_model_formats(),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from inferd.daemon.http.core import read_peer_secret, read_tokens
+from inferd.daemon.http.core import peer_context, read_peer_secret, read_tokens, server_context
 from inferd.daemon.loopback import is_loopback
 from inferd.daemon.settings.settings import Settings, settings_table
 from inferd.daemon.settings.table import SettingsError
@@ -67,15 +67,22 @@ def check_worker(settings: Settings) -> Settings:
 
 def worker_warnings(settings: Settings) -> tuple[str, ...]:
     """Settings that a worker accepts, but that are probably a mistake."""
-    return () if is_loopback(settings.http_host) else (*_unreachable_url(settings), *_missing_secret(settings))
+    return () if is_loopback(widest_host(settings)) else (*_unreachable_url(settings), *_missing_secret(settings))
+
+
+def widest_host(settings: Settings) -> str:
+    """The host that HTTP listens on; if there are two, the one that other machines reach."""
+    over_tls = settings.https_host if settings.https_port is not None else None
+    return settings.http_host if over_tls is None or is_loopback(over_tls) else over_tls
 
 
 def _unreachable_url(settings: Settings) -> Iterator[str]:
     advertised = settings.http_advertised_url
-    host = settings.http_host if advertised is None else urlsplit(advertised).hostname or ""
+    listens_on = widest_host(settings)
+    host = listens_on if advertised is None else urlsplit(advertised).hostname or ""
     if is_loopback(host) or host in WILDCARDS:
         yield (
-            f"INFERD_HTTP_ADVERTISED_URL: HTTP listens on {settings.http_host}, but this worker advertises"
+            f"INFERD_HTTP_ADVERTISED_URL: HTTP listens on {listens_on}, but this worker advertises"
             f" {advertised or 'the loopback'}, which other machines cannot reach: requests about its jobs"
             " fail on other workers. Set it to http://<address of this machine or container>:<port>"
         )
@@ -170,7 +177,26 @@ def _worker_problems(settings: Settings) -> Iterator[str]:
     yield from _registry_problems(settings)
 
 
+def _https_problems(settings: Settings) -> Iterator[str]:
+    if settings.https_port is None:
+        for name in ("https_host", "https_certfile", "https_keyfile"):
+            if getattr(settings, name):
+                yield f"{_shown(settings, name)} has no effect without INFERD_HTTPS_PORT"
+    elif settings.https_certfile is None:
+        yield from _missing(settings, ("https_certfile",), f"{_shown(settings, 'https_port')} needs it")
+    else:
+        try:
+            server_context(settings.https_certfile, settings.https_keyfile)
+        except ServerError as error:
+            yield f"INFERD_HTTPS_CERTFILE, INFERD_HTTPS_KEYFILE cannot be used: {error.message}"
+    try:
+        _ = settings.https_cafile and peer_context(settings.https_cafile)
+    except ServerError as error:
+        yield f"INFERD_HTTPS_CAFILE cannot be used: {error.message}"
+
+
 def _http_problems(settings: Settings) -> Iterator[str]:
+    yield from _https_problems(settings)
     if settings.http_forwarding_secret_file is not None:
         try:
             read_peer_secret(Path(settings.http_forwarding_secret_file))
@@ -181,9 +207,10 @@ def _http_problems(settings: Settings) -> Iterator[str]:
             read_tokens(Path(settings.http_tokens_file))
         except ServerError as error:
             yield f"INFERD_HTTP_TOKENS_FILE cannot be used: {error.message}"
-    elif not is_loopback(settings.http_host) and not settings.insecure_http:
+    elif not is_loopback(host := widest_host(settings)) and not settings.insecure_http:
+        name = "http_host" if host == settings.http_host else "https_host"
         yield (
-            f"{_shown(settings, 'http_host')} is not allowed: other machines could reach an HTTP server without"
+            f"{_shown(settings, name)} is not allowed: other machines could reach an HTTP server without"
             " authentication. Set INFERD_HTTP_TOKENS_FILE, or use a loopback address (127.0.0.1, ::1, localhost). To"
             " allow it, set INFERD_INSECURE_HTTP=true (--insecure-http)"
         )

@@ -472,6 +472,36 @@ class Settings:
         shown_default="<the address it listens on>",
     )
     http_port: int = setting(kind.integer(0, 65_535), 8080, "Port of the HTTP server; 0 chooses a free port.", "HTTP")
+    https_port: int | None = setting(
+        kind.integer(0, 65_535),
+        None,
+        "Port on which the HTTP server listens with TLS, too; 0 chooses a free port.",
+        "HTTP",
+        shown_default="<none: no TLS>",
+    )
+    https_host: str | None = setting(
+        kind.text(r"[A-Za-z0-9._:-]{1,253}", "a host name or an IP address"),
+        None,
+        "Address that the HTTP server listens on with TLS.",
+        "HTTP",
+        shown_default="<INFERD_HTTP_HOST>",
+    )
+    https_certfile: str | None = setting(
+        kind.file(),
+        None,
+        "PEM file of the server's certificate, with the intermediate ones. Reloaded if it changes.",
+        "HTTP",
+    )
+    https_keyfile: str | None = setting(
+        kind.file(), None, "PEM file of its private key, unless the certificate's file has it.", "HTTP"
+    )
+    https_cafile: str | None = setting(
+        kind.file(),
+        None,
+        "PEM file of the authority that signed the certificates of the other workers, for requests between them.",
+        "HTTP",
+        shown_default="<those of the system>",
+    )
     http_tokens_file: str | None = setting(
         kind.file(),
         None,

@@ -2,11 +2,13 @@
 
 from inferd.streams.connection.clients import client_options, why_unreachable
 from inferd.streams.connection.fetcher import set_bulk_topics
+from inferd.streams.connection.tls import RenewingContext
 from inferd.streams.connection.unreachable import Kind, Reason, causes, reason_of, setting_name, tls_reason
 
 __all__ = [
     "Kind",
     "Reason",
+    "RenewingContext",
     "causes",
     "client_options",
     "reason_of",

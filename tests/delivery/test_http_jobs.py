@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import ssl
 import threading
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,7 @@ from aiokafka.partitioner import murmur2
 from pyarrow import parquet
 
 from inferd.schemas.jobs.job import TERMINAL
+from tests.fixtures.certificates import Authority
 from tests.fixtures.http_client import TOKENS, Answer, ask, write_forwarding_secret, write_tokens
 from tests.fixtures.jobs import rows_of
 from tests.fixtures.workers import PARTITIONS, Cluster, TrainedModel, Worker, until
@@ -32,6 +36,7 @@ class Pair:
 
     owned: dict[Worker, frozenset[int]]
     model: TrainedModel
+    cafile: Path
 
     def owner(self, job_id: str) -> Worker:
         number = (murmur2(job_id.encode()) & 0x7FFFFFFF) % PARTITIONS
@@ -67,17 +72,21 @@ def pair(kafka: str, model: TrainedModel, tmp_path_factory: pytest.TempPathFacto
         cluster.deploy(model)
     directory = tmp_path_factory.mktemp("workers")
     tokens, secret = write_tokens(directory), write_forwarding_secret(directory)
+    authority = Authority(directory)
+    tls = authority.issue("worker")
     workers = []
     for name in ("w1", "w2"):
         (directory / name).mkdir()
         settings: dict[str, Any] = {"tenants": "default,other", "http_tokens_file": tokens}
         settings["http_forwarding_secret_file"] = secret
+        settings |= {"https_port": 0, "https_certfile": tls.cert, "https_keyfile": tls.key}
+        settings["https_cafile"] = authority.cert
         workers.append(Worker(kafka, place.namespace, directory / name, name, **settings))
     try:
         for worker in workers:
             worker.wait_ready()
         owned: dict[Worker, frozenset[int]] = until(lambda: owned_by(workers), 40, "each owns some partitions")
-        yield Pair(owned, model)
+        yield Pair(owned, model, authority.cert)
     finally:
         for worker in workers:
             worker.kill()
@@ -137,6 +146,16 @@ def test_both_workers_give_the_same_response(pair: Pair, new_id: Callable[[str],
         results.body.splitlines(keepends=True)[298:]
     )
     assert ask(pair.other(job_id), "GET", f"/jobs/{job_id}", **ALONE).code == "unavailable"
+
+
+def test_workers_advertise_their_port_with_tls(pair: Pair) -> None:
+    """So the other tests of this file forward over it: a worker proves its secret only for the URL it advertises."""
+    for worker in pair.owned:
+        url = next(line["tls_url"] for line in map(json.loads, worker.text().splitlines()) if "tls_url" in line)
+        context = ssl.create_default_context(cafile=str(pair.cafile))
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        with urllib.request.urlopen(f"{url}/livez", timeout=30, context=context) as answer:
+            assert answer.status == 200
 
 
 def test_every_job_is_listed_by_every_worker(pair: Pair) -> None:

@@ -50,9 +50,10 @@ from inferd.daemon.http.core.peers import (
     read_peer_secret,
 )
 from inferd.daemon.http.core.roles import MEANINGS, ROLES, ROLES_OF, Role, RouteKey
-from inferd.daemon.http.core.server import HttpServer
+from inferd.daemon.http.core.server import HttpServer, Listener
 from inferd.daemon.http.core.shares import Shares
 from inferd.daemon.http.core.streamed import send_streamed
+from inferd.daemon.http.core.tls import peer_context, server_context
 from inferd.daemon.http.core.tokens import ANY_TENANT, TokensFile, read_tokens
 from inferd.daemon.http.core.traffic import TRAFFIC
 
@@ -85,6 +86,7 @@ __all__ = [
     "HttpServer",
     "JobBody",
     "JobsAnswer",
+    "Listener",
     "Live",
     "NotAcceptableError",
     "NotFoundError",
@@ -110,10 +112,12 @@ __all__ = [
     "files_of_page",
     "json_bytes",
     "json_response",
+    "peer_context",
     "read_body",
     "read_peer_secret",
     "read_tokens",
     "send_streamed",
+    "server_context",
     "tenant_of",
     "token_tenant",
     "typed_response",

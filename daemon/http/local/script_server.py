@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 
-from inferd.daemon.http.core import HttpServer
+from inferd.daemon.http.core import HttpServer, Listener
 from inferd.daemon.loopback import is_loopback
 from inferd.schemas.errors import ServerError
 
@@ -15,16 +15,16 @@ PORT_MAX = 65_535
 class ScriptServer(HttpServer):
     """A server whose address comes from the arguments `host` and `port`."""
 
-    def _reason(self, error: OSError) -> str:
+    def _reason(self, listener: Listener, error: OSError) -> str:
         if error.errno == errno.EADDRINUSE:
             return (
-                f"port={self._port} cannot be used: another process listens on that port of {self._host}. Stop it, or"
-                " choose another port (0 takes a free one)"
+                f"port={listener.port} cannot be used: another process listens on that port of {listener.host}."
+                " Stop it, or choose another port (0 takes a free one)"
             )
         if error.errno == errno.EACCES:
-            return f"port={self._port} cannot be used: permission denied. Choose a port above 1023"
+            return f"port={listener.port} cannot be used: permission denied. Choose a port above 1023"
         return (
-            f"host={self._host!r} cannot be used ({error.strerror or error}): it must be an address of this machine,"
+            f"host={listener.host!r} cannot be used ({error.strerror or error}): it must be an address of this machine,"
             " such as '127.0.0.1'"
         )
 

@@ -10,13 +10,23 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from http import HTTPStatus
 from typing import Protocol, TypedDict
 
 import msgspec
 import structlog
-from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, TCPConnector, hdrs, web
+from aiohttp import (
+    ClientConnectorCertificateError,
+    ClientError,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    TCPConnector,
+    hdrs,
+    web,
+)
 from yarl import URL
 
 from inferd.daemon.http.core import (
@@ -113,8 +123,9 @@ class _ErrorResponse(msgspec.Struct):
 class Forwarding:
     """Sends requests to other workers over a shared connection pool."""
 
-    def __init__(self, group: Group) -> None:
-        self.group = group
+    def __init__(self, group: Group, tls: ssl.SSLContext | None = None) -> None:
+        """`tls`: how the certificates of other workers are checked; None: as aiohttp does."""
+        self.group, self._tls = group, tls
         self._session: ClientSession | None = None
         self._proven_until: dict[str, float] = {}
 
@@ -245,7 +256,8 @@ class Forwarding:
     def _opened(self) -> ClientSession:
         if self._session is None:
             # Admission limits the number of concurrent requests.
-            self._session = ClientSession(connector=TCPConnector(limit=0), auto_decompress=False, trust_env=False)
+            connector = TCPConnector(limit=0, ssl=True if self._tls is None else self._tls)
+            self._session = ClientSession(connector=connector, auto_decompress=False, trust_env=False)
         return self._session
 
 
@@ -328,6 +340,11 @@ async def _read(answer: ClientResponse, bytes_max: int) -> bytes:
 
 
 def _unreachable(url: str, error: BaseException) -> UnavailableError:
+    if isinstance(error, ClientConnectorCertificateError):
+        return UnavailableError(
+            f"the certificate of the worker at {url} is not accepted ({error.certificate_error}): it must name that"
+            " host, and an authority of INFERD_HTTPS_CAFILE must have signed it"
+        )
     return UnavailableError(f"the worker at {url} does not respond ({str(error) or type(error).__name__}); retry")
 
 

@@ -5,7 +5,7 @@ from inferd.daemon.http.worker.cluster_monitoring import ClusterMonitoring
 from inferd.daemon.http.worker.cluster_operating import ClusterOperating
 from inferd.daemon.http.worker.cluster_rollouts import ClusterRollouts
 from inferd.daemon.http.worker.cluster_routes import ClusterRoutes
-from inferd.daemon.http.worker.composition import Backends, worker_app
+from inferd.daemon.http.worker.composition import Backends, http_server_of, worker_app
 from inferd.daemon.http.worker.services import JobStreams, StreamsJobs, StreamsPredictions
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "JobStreams",
     "StreamsJobs",
     "StreamsPredictions",
+    "http_server_of",
     "worker_app",
 ]

@@ -13,12 +13,16 @@ from inferd.daemon.http.core import (
     Access,
     Admission,
     AppLimits,
+    HttpServer,
+    Listener,
     Peers,
     TokensFile,
     add_peer,
     allowed_hosts_of,
     create_app,
+    peer_context,
     read_peer_secret,
+    server_context,
 )
 from inferd.daemon.http.routes import (
     ROLES_OF_OPERATIONS,
@@ -49,7 +53,7 @@ from inferd.daemon.http.routes import (
 )
 from inferd.daemon.http.user_routes import UserRoutes
 from inferd.daemon.http.worker.services import StreamsJobs
-from inferd.daemon.settings import Settings
+from inferd.daemon.settings import Settings, widest_host
 from inferd.daemon.telemetry import StatusBoard
 
 
@@ -77,8 +81,9 @@ def worker_app(
     """The application of a worker; `user_routes` take precedence. `own_url`: the URL at which other workers reach it;
     `routes_of`: the routes of a tenant.
 
-    Raises `ServerError` if the file of tokens or of secrets cannot be used.
+    Raises `ServerError` if the file of tokens, of secrets or of authorities cannot be used.
     """
+    cafile = settings.https_cafile
     app = create_app(
         access=access_of(settings, own_url),
         admission=Admission(settings.http_concurrency_max, board.draining, len(settings.tenants)),
@@ -94,8 +99,7 @@ def worker_app(
     add_rollouts(app, backends.rollouts)
     add_monitoring(app, backends.monitoring)
     add_operating(app, backends.operating)
-    add_jobs(app, backends.jobs, Forwarding(backends.jobs), settings.streams().limits)
-    forwarding = Forwarding(backends.jobs)
+    forwarding = Forwarding(backends.jobs, None if cafile is None else peer_context(cafile))
     add_page(app)
     add_cluster(app, forwarding)
     add_jobs(app, backends.jobs, forwarding, settings.streams().limits)
@@ -113,9 +117,21 @@ def access_of(settings: Settings, own_url: Callable[[], str]) -> Access:
     return Access(
         settings.tenants,
         None if tokens is None else TokensFile(Path(tokens)),
-        allowed_hosts_of(settings.http_host, settings.http_allowed_hosts, settings.http_advertised_url),
+        allowed_hosts_of(widest_host(settings), settings.http_allowed_hosts, settings.http_advertised_url),
         Peers(None if secret is None else read_peer_secret(Path(secret)), own_url),
     )
+
+
+def http_server_of(app: web.Application, settings: Settings) -> HttpServer:
+    """The server of the application, with the addresses, certificate and time limit of the settings.
+
+    Raises `ServerError` if the certificate cannot be used.
+    """
+    tls = None
+    if settings.https_port is not None and settings.https_certfile is not None:
+        context = server_context(settings.https_certfile, settings.https_keyfile)
+        tls = Listener(settings.https_host or settings.http_host, settings.https_port, context)
+    return HttpServer(app, settings.http_host, settings.http_port, idle_timeout_s=settings.http_idle_timeout_s, tls=tls)
 
 
 def limits_of(settings: Settings) -> AppLimits:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ from inferd.daemon.http.core.peers import (
     add_peer,
     read_peer_secret,
 )
-from inferd.daemon.http.core.server import HttpServer
+from inferd.daemon.http.core.server import HttpServer, Listener
+from inferd.daemon.http.core.tls import peer_context, server_context
 from inferd.daemon.http.core.tokens import TokensFile
 from inferd.daemon.http.routes.forwarding import JSON_BYTES_MAX, PARTITIONS, Forwarding
 from inferd.daemon.http.routes.jobs import add_jobs
@@ -40,6 +42,7 @@ from inferd.daemon.settings.settings import Settings
 from inferd.daemon.settings.table import SettingsError
 from inferd.daemon.telemetry.status import StatusBoard
 from inferd.schemas.errors import ServerError
+from tests.fixtures.certificates import Authority, Pair
 from tests.fixtures.http_client import TOKENS, write_tokens
 from tests.unit.daemon.http.test_jobs import JobStore, Streams
 
@@ -179,16 +182,26 @@ def test_an_invalid_secret_file_fails_the_start(tmp_path: Path, text: str, mode:
 # --------------------------------------------------------------------------------------------------- two workers
 
 
+@dataclass(frozen=True)
+class Tls:
+    """A worker's certificate, and the authority that it trusts."""
+
+    pair: Pair
+    cafile: Path
+
+
 class Node:
     """One worker, with tokens if given."""
 
-    def __init__(self, jobs: JobStore, secret: PeerSecret | None, tokens: TokensFile | None) -> None:
+    def __init__(
+        self, jobs: JobStore, secret: PeerSecret | None, tokens: TokensFile | None, tls: Tls | None = None
+    ) -> None:
         self.jobs, self.streams, self.asked = jobs, Streams(jobs), list[web.Request]()
         services = StreamsJobs()
         services.attach(self.streams)
         access = Access(("default", "other"), tokens, peers=Peers(secret, lambda: self.url))
         app = create_app(access=access, limits=AppLimits(read_timeout_s=30))
-        add_jobs(app, services, Forwarding(services))
+        add_jobs(app, services, Forwarding(services, None if tls is None else peer_context(str(tls.cafile))))
         add_peer(app)
         add_observation(app, StatusBoard(Settings.from_environment({})))
         asked = self.asked
@@ -199,21 +212,27 @@ class Node:
             return await handler(request)
 
         app.middlewares.append(note)
-        self.http = HttpServer(app, "127.0.0.1", 0)
+        listener = None
+        if tls is not None:
+            listener = Listener("127.0.0.1", 0, server_context(str(tls.pair.cert), str(tls.pair.key)))
+        self.http = HttpServer(app, "127.0.0.1", 0, tls=listener)
 
     @property
     def url(self) -> str:
-        return self.http.url
+        """What it advertises."""
+        return self.http.tls_url or self.http.url
 
 
 Nodes = tuple[Node, Node]
 
 
 @asynccontextmanager
-async def two_nodes(tokens: TokensFile | None, *secrets: PeerSecret | None) -> AsyncIterator[Nodes]:
+async def two_nodes(
+    tokens: TokensFile | None, *secrets: PeerSecret | None, tls: tuple[Tls | None, Tls | None] = (None, None)
+) -> AsyncIterator[Nodes]:
     """A worker that owns no job, and one that owns all jobs."""
-    front = Node(JobStore(frozenset({0}), mine=False), secrets[0], tokens)
-    owner = Node(JobStore(frozenset({1})), secrets[1], tokens)
+    front = Node(JobStore(frozenset({0}), mine=False), secrets[0], tokens, tls[0])
+    owner = Node(JobStore(frozenset({1})), secrets[1], tokens, tls[1])
     await front.http.start()
     await owner.http.start()
     front.jobs.url, front.streams.others, owner.streams.others = owner.url, [owner.url], [front.url]
@@ -281,6 +300,29 @@ async def test_without_tokens_workers_forward_without_a_secret() -> None:
         for method, path, options in REQUESTS[:5]:
             status, said = await asked(front.url, method, path, options)
             assert status in (200, 202, 404, 409), said
+
+
+async def test_workers_forward_over_tls(tokens: TokensFile, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    tls = Tls(authority.issue("worker"), authority.cert)
+    async with two_nodes(tokens, SECRET, SECRET, tls=(tls, tls)) as (front, owner):
+        assert owner.url.startswith("https:")
+        for method, path, options in REQUESTS[:5]:
+            status, said = await asked(front.http.url, method, path, options)
+            assert status in (200, 202, 404, 409), said
+        assert owner.asked
+
+
+@pytest.mark.parametrize("names", ["IP:127.0.0.1", "DNS:other.example"])
+async def test_a_certificate_that_is_not_accepted_is_explained(tokens: TokensFile, tmp_path: Path, names: str) -> None:
+    authority, other = Authority(tmp_path / "a"), Authority(tmp_path / "b")
+    trusted = other if names.startswith("IP") else authority
+    tls = Tls(authority.issue("worker", names), trusted.cert)
+    async with two_nodes(tokens, SECRET, SECRET, tls=(tls, tls)) as (front, owner):
+        status, said = await asked(front.http.url, *REQUESTS[0])
+        assert (status, said["error"]["code"]) == (503, "unavailable")
+        assert "INFERD_HTTPS_CAFILE" in said["error"]["message"]
+        assert not owner.asked
 
 
 # ------------------------------------------------------------------------------------------- somebody else's address
