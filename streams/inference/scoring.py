@@ -230,9 +230,10 @@ class Scorer:
             inputs, fits = legs[0].model.features.gather(codec, part.rows, self.limits)
             left += compress(part.indexes, ~fits)
             read = part if fits.all() else part.take(np.flatnonzero(fits))
-            for leg in legs if len(inputs) else ():
+            readable = legs if read is part else [leg.among(fits) for leg in legs]
+            for leg in filter(len, readable):  # a group without rows cannot be scored
                 group = batch.group(leg.model, in_result_order(outputs) or DEFAULT_OUTPUTS, codec)
-                (leg if read is part else leg.among(fits)).add_to(group, read, inputs)
+                leg.add_to(group, read, inputs)
         return left
 
     def _by_schema(

@@ -15,7 +15,8 @@ from inferd.daemon.telemetry import Status, StatusBoard
 def test_a_tenant_sees_nothing_of_the_others() -> None:
     status = StatusBoard(Settings.from_environment({"INFERD_WORKER_ID": "w1"})).status()
     both: dict[str, Any] = {
-        name: tuple(SimpleNamespace(tenant=tenant, lag=1) for tenant in ("ours", "theirs")) for name in OF_TENANTS
+        name: tuple(SimpleNamespace(tenant=tenant, lag=1, lifecycle=False) for tenant in ("ours", "theirs"))
+        for name in OF_TENANTS
     }
     shown = of_tenant(msgspec.structs.replace(status, **both), "ours")
     for name in OF_TENANTS:

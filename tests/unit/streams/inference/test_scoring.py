@@ -160,6 +160,21 @@ def test_requests_to_a_split_are_not_decoded_one_by_one(monkeypatch: pytest.Monk
     assert [msgpack.unpackb(value)["prediction"] for value in outcome.values] == [n + 1.0 for n in range(50)]
 
 
+def test_a_share_whose_rows_are_all_invalid_has_no_group_to_score() -> None:
+    catalog = catalog_of(sum_model(1), sum_model(2))
+    shares = [SplitShare(1, 1.0), SplitShare(2, 1.0)]
+    catalog.put_alias("sum", "champion", Alias(split=shares))
+    ids = [f"r{n}" for n in range(40)]
+    chosen = versions_of(shares, ids).tolist()
+    records = [
+        pack([1.0, 1.0] if version == 2 else ["x", 1.0], id=each) for each, version in zip(ids, chosen, strict=True)
+    ]
+    for scorer in both(catalog):
+        outcome = score(scorer, records)
+        assert {index for index, version in enumerate(chosen) if version == 1} == set(outcome.failures)
+        assert [rows.model.manifest.version for rows in outcome.scored] == [2]
+
+
 def test_a_share_that_is_not_ready_fails_its_own_requests() -> None:
     catalog = catalog_of(sum_model(1))
     catalog.put(Version(sum_model(2).manifest, "fetching"))
