@@ -151,7 +151,7 @@ class Streams:
         lane = self.lane = Lane(context, guarantee)
         app.intake, app.denied = lane, recheck
         shadows.loaded = lambda: lane.backlogged
-        shadows.count = lambda tenant, window: self.tenants[tenant].monitor.later(window)
+        shadows.count = lambda tenant, window, samples: self.tenants[tenant].monitor.later(window, samples)
         follower.on_demand.on_change = self._resume_requests
         for parts in self.tenants.values():
             parts.requests.shadows = shadows

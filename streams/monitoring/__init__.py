@@ -2,7 +2,16 @@
 
 from inferd.streams.monitoring.counting import CountedPart, Label
 from inferd.streams.monitoring.features import FeatureCounter, make_baseline
-from inferd.streams.monitoring.monitor import BaselineOf, Monitor
+from inferd.streams.monitoring.monitor import BaselineOf, Monitor, RowSample
 from inferd.streams.monitoring.predictions import PredictionCounter
 
-__all__ = ["BaselineOf", "CountedPart", "FeatureCounter", "Label", "Monitor", "PredictionCounter", "make_baseline"]
+__all__ = [
+    "BaselineOf",
+    "CountedPart",
+    "FeatureCounter",
+    "Label",
+    "Monitor",
+    "PredictionCounter",
+    "RowSample",
+    "make_baseline",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -26,12 +27,12 @@ from inferd.schemas.monitoring import (
     encode_window,
     merge,
 )
-from inferd.streams.inference import FeatureSchema, Inputs, Outcome, ScoredRows, ServedModel, concatenate
+from inferd.streams.inference import Arrays, FeatureSchema, Inputs, Outcome, ScoredRows, ServedModel, concatenate
 from inferd.streams.kafka import Outgoing
 from inferd.streams.lane import OutputBatch
 from inferd.streams.monitoring.counting import CountedPart, Label, Labels, VersionOf, windows_of
 from inferd.streams.monitoring.features import FeatureCounter, make_baseline
-from inferd.streams.monitoring.predictions import PredictionCounter
+from inferd.streams.monitoring.predictions import COUNTED, PredictionCounter
 from inferd.streams.settings import Monitoring
 
 log = structlog.get_logger(__name__)
@@ -63,6 +64,38 @@ class _Counters:
     schema: FeatureSchema
     predictions: PredictionCounter
     features: FeatureCounter | None
+
+
+class Sampled(Protocol):
+    """Rows that one version has scored."""
+
+    @property
+    def model(self) -> ServedModel:
+        """The version."""
+
+    @property
+    def inputs(self) -> Inputs:
+        """The rows."""
+
+    @property
+    def arrays(self) -> Arrays:
+        """The values of the rows, by output."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowSample:
+    """Copies of some rows that one version has scored."""
+
+    model: ServedModel
+    inputs: Inputs
+    arrays: Arrays
+
+    @classmethod
+    def of(cls, model: ServedModel, inputs: Inputs, arrays: Arrays) -> RowSample:
+        """Up to `SAMPLED_ROWS_MAX` rows at equal distances. In any thread."""
+        rows = _spread(len(inputs))
+        kept = {output: arrays[output][rows] for output in COUNTED if output in arrays}
+        return cls(model, inputs[rows], kept)
 
 
 @dataclass(slots=True)
@@ -174,10 +207,14 @@ class Monitor:
         output.tally.bytes_out += len(value)
         output.add(self.topic, FIRST, (window.model_id.encode(), value, []))
 
-    def later(self, window: WindowStats) -> None:
-        """Adds counts that are published with any later output, or lost with the process."""
+    def later(self, window: WindowStats, samples: Iterable[RowSample] = ()) -> None:
+        """Adds counts, and rows whose features and predictions are counted; both are published with any later output,
+        or lost with the process."""
         if self.mode == "off":
             return
+        label = Label(window.model_id, window.version, window.alias, window.variant, window.alias_revision)
+        for sample in samples:
+            self._hold(label, sample, np.arange(len(sample.inputs)))
         key = WindowKey.of(window)
         before = self._pending.get(key)
         if before is None and len(self._pending) >= PENDING_MAX:
@@ -258,7 +295,7 @@ class Monitor:
             for code, _ in labels.present(codes):
                 self._hold(labels.label(code), scored, chosen[codes == code])
 
-    def _hold(self, label: Label, scored: ScoredRows, rows: NDArray[np.intp]) -> None:
+    def _hold(self, label: Label, scored: Sampled, rows: NDArray[np.intp]) -> None:
         counters = self._counters_of(scored.model)
         sample = self._samples.get(label)
         if sample is None or sample.counters is not counters:
@@ -275,7 +312,7 @@ class Monitor:
 
     # ------------------------------------------------------------------ learned baselines
 
-    def _learn(self, scored: ScoredRows, rows: NDArray[np.intp]) -> None:
+    def _learn(self, scored: Sampled, rows: NDArray[np.intp]) -> None:
         """Keeps rows of a version without a baseline; of the first `LEARNED_ROWS` of them one is made."""
         version = scored.model.manifest.model_id, scored.model.manifest.version
         if version in self._learned or not self._learns:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,9 +15,12 @@ from inferd.schemas.monitoring import (
     Predictions,
     Scale,
 )
+from inferd.schemas.requests import Output
 from inferd.streams.inference import Arrays, ServedModel, format_named
 
 NONE = Predictions()
+COUNTED: Final[tuple[Output, ...]] = ("prediction", "probabilities")
+"""Outputs that are counted: the first of them that there is."""
 
 
 class PredictionCounter:
@@ -41,9 +46,7 @@ class PredictionCounter:
         return Predictions(self._scale, dict(zip((places + low).tolist(), counts[places].tolist(), strict=True)))
 
     def _bins(self, arrays: Arrays, rows: NDArray[np.bool_] | NDArray[np.intp] | slice) -> NDArray[np.int64] | None:
-        values = arrays.get("prediction")
-        if values is None:
-            values = arrays.get("probabilities")
+        values = next((arrays[output] for output in COUNTED if output in arrays), None)
         if values is None or values.dtype.kind not in "iuf":
             return None
         values = values[rows]

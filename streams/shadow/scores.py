@@ -28,6 +28,7 @@ from inferd.streams.inference import (
     disagreements,
 )
 from inferd.streams.kafka import Outgoing
+from inferd.streams.monitoring import RowSample
 
 Reason = Literal["busy", "error", "features", "hung", "load", "no_rows", "not_ready", "outputs", "publish", "too_large"]
 """Why a request has no shadow result."""
@@ -81,6 +82,8 @@ class ShadowScores:
     dropped: Counter[Reason] = field(default_factory=Counter)
     """Requests that were not scored."""
     predict_s: float = 0.0
+    samples: list[RowSample] = field(default_factory=list)
+    """Some of the rows, for monitoring."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,6 +116,7 @@ class _Pair:
         differs = disagreements(rows.model, answered, shadow, arrays)
         scores.requests += int(np.count_nonzero(self.chosen))
         scores.rows += len(inputs)
+        scores.samples.append(RowSample.of(shadow, inputs, arrays))
         if differs is not None:
             scores.compared += len(differs)
             scores.differing += int(np.count_nonzero(differs))

@@ -19,6 +19,7 @@ from inferd.schemas.monitoring import WINDOW_S, WindowStats
 from inferd.schemas.topics import TenantTopics
 from inferd.streams.inference import ModelCatalog, Outcome, Record, ServedModel, ShadowTarget, Version
 from inferd.streams.kafka import Outgoing
+from inferd.streams.monitoring import RowSample
 from inferd.streams.shadow.low_thread import LowThread
 from inferd.streams.shadow.publisher import Batches, ShadowPublisher
 from inferd.streams.shadow.scores import Micro, Part, Reason, ShadowScores, ShadowScoring
@@ -39,6 +40,8 @@ HANG_S: Final = 10.0
 """How long a shadow version may take for one micro-batch."""
 HTTP_DELAY_S: Final = 0.02
 """Time for answers over HTTP to leave before their requests are scored again."""
+Count = Callable[[str, WindowStats, Sequence[RowSample]], None]
+"""Tenant, counts, and some of the rows."""
 Prefer = Callable[[str, Version], None]
 """Loads a version of a tenant if there is room."""
 Work = Sequence[tuple[int, Sequence[Record], range]]
@@ -62,7 +65,7 @@ class Shadows:
         """`names` and `catalogs`: by tenant; `clock`: Unix seconds."""
         self.loaded: Callable[[], bool] = lambda: False
         """Whether the worker has more requests to answer than it can take at once."""
-        self.count: Callable[[str, WindowStats], None] = lambda _tenant, _window: None
+        self.count: Count = lambda _tenant, _window, _samples: None
         """Adds what a shadow version of a tenant scored to the windows of monitoring."""
         self._topics = {tenant: topics.name("shadow-results") for tenant, topics in names.items()}
         self._catalogs = catalogs
@@ -255,6 +258,7 @@ class Shadows:
                     requests=scores.requests + sum(errors.values()),
                     rows=scores.rows, errors=errors, compared=scores.compared, differing=scores.differing,
                 ),
+                scores.samples,
             )  # fmt: skip
 
     def _identity(self, tenant: str, model: ServedModel) -> tuple[str, str, int, str]:

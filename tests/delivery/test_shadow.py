@@ -134,6 +134,7 @@ async def test_shadow_results_have_the_values_of_both_libraries(
     assert (window.variant, window.alias_revision, window.errors) == ("shadow", 1, {})
     assert (window.rows, window.compared) == (scored + 1, scored + 1)
     assert 0 <= window.differing - differing <= 1
+    await asyncio.to_thread(until, lambda: windowed(cluster).predictions.counts, 30, "predictions of the shadow")
     assert worker.stop() == 0
 
 

@@ -21,7 +21,7 @@ from inferd.schemas.monitoring import Baseline, WindowStats, decode_baseline, de
 from inferd.schemas.requests import Failure
 from inferd.streams.inference import Outcome, Scorer
 from inferd.streams.lane import OutputBatch
-from inferd.streams.monitoring import CountedPart, Monitor, PredictionCounter, make_baseline
+from inferd.streams.monitoring import CountedPart, Monitor, PredictionCounter, RowSample, make_baseline
 from inferd.streams.monitoring import monitor as monitor_module
 from inferd.streams.settings import Monitoring
 from tests.fixtures.lane import SumRuntime, sum_model
@@ -218,6 +218,26 @@ def test_a_version_without_a_baseline_learns_one(mode: Monitoring, monkeypatch: 
     total = merged(windows(*outputs, *then))
     assert total is not None
     assert total.features.baseline == learned.revision
+
+
+def test_features_and_predictions_of_a_shadow_version_are_counted_without_its_requests() -> None:
+    now = [NOW_S]
+    monitor = Monitor(TOPIC, "sampled", lambda _model, _version: baseline(), clock=lambda: now[0])
+    model = sum_model(2)
+    inputs = np.array([[float(row % 4), 1.0] for row in range(1_000)])
+    sample = RowSample.of(model, inputs, model.runtime.predict(inputs, ("prediction",)))
+    assert len(sample.inputs) == len(sample.arrays["prediction"]) == 256
+    window = WindowStats(model_id="sum", version=2, minute=MINUTE, alias="eu", variant="shadow", alias_revision=4,
+                         requests=1_000)  # fmt: skip
+    monitor.later(window, [sample])
+    now[0] += 2
+    _, outputs = counted(monitor, scorer(), [[request("sum:1", [0.0, 1.0], 0)]])
+    shadow = [each for each in windows(*outputs) if each.variant == "shadow"]
+    total = merged(shadow)
+    assert total is not None
+    assert (total.requests, total.alias, total.alias_revision) == (1_000, "eu", 4)
+    assert sum(total.predictions.counts.values()) == 256
+    assert total.features.rows == 256
 
 
 def test_what_waits_is_bounded() -> None:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import msgspec
+import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
@@ -18,6 +19,7 @@ from inferd.schemas.shadow import decode_shadow_result
 from inferd.schemas.topics import TenantTopics
 from inferd.streams.inference import Outcome
 from inferd.streams.inference.catalog import ModelCatalog, Version
+from inferd.streams.monitoring import RowSample
 from inferd.streams.shadow import Shadows, ShadowScoring
 from inferd.streams.shadow.scores import Part
 from inferd.streams.shadow.shadows import KEPT_ROWS_MAX, LARGE_MAX, MICRO_BATCHES_MAX
@@ -79,7 +81,12 @@ class World:
             clock=lambda: 600.0,
         )  # fmt: skip
         self.windows: list[WindowStats] = []
-        self.shadows.count = lambda _tenant, window: self.windows.append(window)
+        self.samples: list[RowSample] = []
+        self.shadows.count = self._count
+
+    def _count(self, _tenant: str, window: WindowStats, samples: Sequence[RowSample]) -> None:
+        self.windows.append(window)
+        self.samples += samples
 
     def score(self, first: int = 0, requests: int = 3) -> tuple[Outcome, Sequence[Fetched]]:
         records = [fetched(first + n, [float(n), 1.0]) for n in range(requests)]
@@ -129,6 +136,10 @@ async def test_results_are_published_once_the_answers_are_acknowledged_and_not_b
     assert (snapshot.compared, snapshot.differing, snapshot.dropped) == (3, 0, {})
     assert world.published.closed
     assert world.windows == [WINDOW]
+    (sample,) = world.samples
+    assert (sample.model.manifest.version, sample.arrays["prediction"].tolist()) == (9, [1.0, 2.0, 3.0])
+    assert isinstance(sample.inputs, np.ndarray)
+    assert sample.inputs.tolist() == [[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]]
 
 
 async def test_without_shadow_versions_there_is_nothing_to_score() -> None:
