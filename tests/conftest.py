@@ -15,6 +15,7 @@ from inferd.streams.inference import kernels_fault, use_kernels
 
 pytest_plugins = [
     "tests.fixtures.broker",
+    "tests.fixtures.browser",
     "tests.fixtures.lane",
     "tests.fixtures.registry",
     "tests.fixtures.secure_broker",

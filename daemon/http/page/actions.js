@@ -17,10 +17,9 @@ export function dropZone(context, known = "") {
   if (!context.may("deploy")) return null;
   const chosen = file => file && deploy(context, file, known);
   const picker = h("input", {type: "file", hidden: true, onchange: event => { chosen(event.target.files[0]); event.target.value = ""; }});
-  const zone = h("div", {class: "drop", ondrop: event => { event.preventDefault(); zone.classList.remove("over"); chosen(event.dataTransfer.files[0]); },
+  return h("div", {class: "drop", ondrop: event => { event.preventDefault(); event.currentTarget.classList.remove("over"); chosen(event.dataTransfer.files[0]); },
     ondragover: event => { event.preventDefault(); event.currentTarget.classList.add("over"); }, ondragleave: event => event.currentTarget.classList.remove("over")},
     "Drop a model file here to deploy it, or ", h("button", {type: "button", class: "plain", onclick: event => event.currentTarget.parentNode.querySelector("input").click()}, "choose one"), picker);
-  return zone;
 }
 
 export function deploy(context, file, known) {
@@ -45,7 +44,9 @@ export function deploy(context, file, known) {
 // A form of the model's features, whose row is scored.
 export async function tryOut(context, model, reference) {
   let manifest;
-  try { manifest = (await ask(`/models/${name(reference)}`)).manifest; } catch (error) { return toast(error.message, "bad"); }
+  // A name alone is answered by its champion, or by its newest version.
+  const plain = /[:@]/.test(reference) ? reference : model.aliases?.champion ? `${reference}@champion` : `${reference}:${Math.max(...model.versions.map(each => each.version))}`;
+  try { manifest = (await ask(`/models/${name(plain)}`)).manifest; } catch (error) { return toast(error.message, "bad"); }
   const order = manifest.preprocess?.order ?? null, features = manifest.features;
   const example = (manifest.warmup ?? [])[0];
   dialog({title: `Try ${reference}`, wide: true, result: true, action: "Predict",

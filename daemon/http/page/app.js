@@ -35,7 +35,7 @@ const context = {
   redraw: () => draw(),
 };
 const histories = new Map();
-let shown = null, lostAt = null, historyAt = 0, peers = [], asking = false, timer = null;
+let shown = null, lostAt = null, lostWhy = "", historyAt = 0, peers = [], asking = false, timer = null;
 
 // ---- the view of the URL
 
@@ -57,6 +57,7 @@ function navigate() {
     title: `${title} (${i + 1})`}, title)));
   document.querySelector("#nav [aria-current]")?.scrollIntoView({block: "nearest", inline: "nearest"});
   draw();
+  header();
   load();
 }
 
@@ -83,7 +84,7 @@ function draw() {
   if (!shown || !context.cluster) return;
   const {view, url, data, problem} = shown, next = document.createElement("main");
   const title = view?.title?.(url) ?? "Not found";
-  document.title = `${context.problems.some(each => each.level === "bad") || lostAt ? "✗ " : ""}${title} · inferd`;
+  shown.title = title;
   if (problem) next.append(h("p", {class: "problem", role: "alert"}, `${problem.message}${problem.code ? ` (${problem.code})` : ""}`));
   if (!view) next.append(h("p", {}, "There is no such view: ", h("a", {href: "#/"}, "overview")));
   else if (!view.load || data) next.append(...[view.render(url, context, data)].flat(Infinity).filter(Boolean));
@@ -103,6 +104,8 @@ async function poll() {
   } catch (error) {
     if (error.status === 401) askForToken(error.message);
     else lostAt ??= Date.now();
+    lostWhy = error.code === "no_response" || error.status === undefined ? "" : `${error.message} (${error.code}). `;
+    if (error.status === undefined) console.error(error);
   }
   asking = false;
   header();
@@ -144,9 +147,10 @@ async function readHistory() {
 
 function header() {
   const bad = context.problems.filter(each => each.level === "bad").length, warn = context.problems.length - bad;
-  const [level, text] = lostAt ? ["bad", "no connection"] : !context.whole ? ["", "…"] : bad ? ["bad", `${bad} ${bad === 1 ? "problem" : "problems"}`]
+  const [level, text] = lostAt ? ["bad", lostWhy ? "no answer" : "no connection"] : !context.whole ? ["", "…"] : bad ? ["bad", `${bad} ${bad === 1 ? "problem" : "problems"}`]
     : warn ? ["warn", `${warn} ${warn === 1 ? "warning" : "warnings"}`] : ["good", "healthy"];
   morph(at("health"), h("span", {}, h("a", {href: "#/", class: `badge ${level}`}, text)));
+  document.title = `${bad || lostAt ? "✗ " : ""}${shown?.title ?? "inferd"} · inferd`;
   const names = context.whole?.tenantNames ?? [];
   morph(at("who"), h("span", {},
     names.length > 1 && h("select", {"aria-label": "Tenant", onchange: event => { session.keep("tenant", event.target.value); shown = null; navigate(); poll(); }},
@@ -155,7 +159,7 @@ function header() {
     session.token && h("button", {class: "plain", onclick: () => { session.keep("token", null); location.reload(); }}, "Forget token")));
   at("banner").hidden = !lostAt;
   at("main").classList.toggle("stale", Boolean(lostAt));
-  if (lostAt) morph(at("banner"), h("div", {}, `No connection to the worker at ${location.host} for ${span((Date.now() - lostAt) / 1000)}. `
+  if (lostAt) morph(at("banner"), h("div", {}, (lostWhy || `No connection to the worker at ${location.host} for ${span((Date.now() - lostAt) / 1000)}. `)
     + (context.whole ? "What you see is old; it is asked again every 2 s. " : "It is asked again every 2 s. "),
     peers.length > 0 && ["Other workers: ", peers.map(url => [h("a", {href: `${url}/${location.hash}`}, new URL(url).host), " "])]));
   if (lostAt && !context.whole) morph(at("main"), h("main", {}));

@@ -29,10 +29,12 @@ export function lines({series, from, to, height = 150, show = decimal, label, ar
   const drawn = series.map((each, i) => paths(each, i, x, y, bottom, area && series.length === 1));
   const cursor = s("g", {class: "cursor", "data-keep": ""});
   const svg = s("svg", {viewBox: `0 0 ${WIDTH} ${height}`, class: "chart", role: "img", "aria-label": label}, grid, times, drawn, cursor);
-  svg.onpointermove = event => point(event, svg, series, {x, y, from, to, bottom, show});
-  svg.onpointerleave = () => svg.querySelector(".cursor").replaceChildren();
+  // A refresh keeps the element that is shown and takes only the handlers of the new one.
+  svg.onpointermove = event => point(event, event.currentTarget, series, {x, y, from, to, bottom, show});
+  svg.onpointerleave = event => event.currentTarget.querySelector(".cursor").replaceChildren();
   const legend = series.length < 2 ? null : h("div", {class: "legend"}, series.map((each, i) =>
     h("span", {}, h("i", {class: each.kind ?? `c${i % 8}`}), each.name)));
+  if (!values.length) svg.append(s("text", {x: WIDTH / 2, y: height / 2, "text-anchor": "middle"}, "nothing in this time"));
   return h("figure", {}, svg, legend);
 }
 

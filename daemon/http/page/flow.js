@@ -41,7 +41,8 @@ export function flow(context) {
     [...a, ...b, ...c].map(box)));
 }
 
-const short = (text, n) => text.length > n ? text.slice(0, n - 1) + "…" : text;
+// Shortened in the middle, since names often differ at their ends.
+const short = (text, n) => text.length > n ? `${text.slice(0, Math.ceil(n / 2) - 1)}…${text.slice(-Math.floor(n / 2))}` : text;
 function box(each) {
   const figure = each.rate == null ? "…" : `${decimal(each.rate)}/s`;
   return s("a", {href: each.href}, s("title", {}, `${each.name}: ${figure}${each.unit ? ` ${each.unit}` : ""}; ${each.sub ?? ""}`),

@@ -2,7 +2,7 @@
 
 export const NONE = "–";
 export const whole = n => n == null ? NONE : Math.round(n).toLocaleString("en");
-export const decimal = n => n == null ? NONE
+export const decimal = n => n == null ? NONE : n !== 0 && Math.abs(n) < 1 ? n.toLocaleString("en", {maximumSignificantDigits: 2})
   : n.toLocaleString("en", {maximumFractionDigits: Math.abs(n) < 10 ? 2 : Math.abs(n) < 100 ? 1 : 0});
 export const percent = n => n == null ? NONE : decimal(n * 100) + " %";
 export const ms = n => n == null ? NONE : n < 1000 ? decimal(n) + " ms" : decimal(n / 1000) + " s";

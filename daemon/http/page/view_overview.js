@@ -58,6 +58,6 @@ function busiest(context) {
 
 function workers(context) {
   return card(["Workers", link("#/workers", "details")], table([["worker"], ["state"], ["requests/s", "number"], ["lag", "number"], ["memory", "number"], ["up", "number"]],
-    context.whole.workers.map(({url, status, error}) => status ? [status.worker, status.ready ? badge("good", "ready") : badge("bad", status.phase), decimal(status.throughput?.requests_per_s),
+    context.whole.workers.map(({url, status, error}) => status ? [status.worker, status.ready ? badge("good", "ready") : badge("bad", "not ready", status.unready.join("; ")), decimal(status.throughput?.requests_per_s),
       compact(status.lag), bytes(status.memory.resident_bytes), span(status.uptime_s)] : [url, badge("bad", "no answer", error), "–", "–", "–", "–"]), "none"));
 }
