@@ -40,7 +40,7 @@ from inferd.schemas.models import (
     check_model_name,
     check_target,
 )
-from inferd.schemas.monitoring import Baseline, WindowStats
+from inferd.schemas.monitoring import Baseline, QualityReport, WindowStats, quality_reports
 from inferd.schemas.redrive import ATTEMPTS_MAX, RedriveReport
 from inferd.schemas.requests import (
     Failure,
@@ -324,6 +324,22 @@ class Client:
         """How far what versions scored in the last `since_s` seconds is from their baselines; one report for each
         version that has scored. `VersionNotFoundError`. `group` as for `model_windows`."""
         return await self._windows.drift(check_model_name(model_id), version, since_s, group, timeout_s)
+
+    async def model_quality(
+        self,
+        model_id: str,
+        *,
+        version: int | None = None,
+        since_s: float = 3_600.0,
+        group: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> list[QualityReport]:
+        """How good predictions of the last `since_s` seconds were, by the labels that have come: one report for each
+        version, alias and variant that has labels. `group` as for `model_windows`."""
+        windows = await self.model_windows(
+            model_id, version=version, since_s=since_s, group=group, timeout_s=timeout_s
+        )  # fmt: skip
+        return quality_reports(windows)
 
     async def set_alias(
         self,

@@ -28,7 +28,7 @@ from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.jobs import ChunkResult, JobStatus
 from inferd.schemas.labels import Label
 from inferd.schemas.models import Alias, AliasTarget, Manifest
-from inferd.schemas.monitoring import Baseline, WindowStats
+from inferd.schemas.monitoring import Baseline, QualityReport, WindowStats
 from inferd.schemas.redrive import RedriveReport
 from inferd.schemas.requests import Output, Prediction, Result
 from inferd.schemas.rollouts import RolloutStatus
@@ -251,6 +251,20 @@ class SyncClient:
         """Like `Client.model_drift`."""
         return self._wait(
             self._client.model_drift(model_id, version=version, since_s=since_s, group=group, timeout_s=timeout_s)
+        )
+
+    def model_quality(
+        self,
+        model_id: str,
+        *,
+        version: int | None = None,
+        since_s: float = 3_600.0,
+        group: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> list[QualityReport]:
+        """Like `Client.model_quality`."""
+        return self._wait(
+            self._client.model_quality(model_id, version=version, since_s=since_s, group=group, timeout_s=timeout_s)
         )
 
     def rollback_alias(

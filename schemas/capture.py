@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -52,3 +53,27 @@ def decode_captured(value: bytes | None) -> CapturedRequest:
     if len(set(map(len, columns))) > 1:
         raise MalformedError("not a captured request: its columns differ in length")
     return captured
+
+
+def columns_of(captured: CapturedRequest, outputs: Sequence[str]) -> Iterator[tuple[str, Sequence[Any]]]:
+    """The columns of a request's rows: about it, its features, and the outputs, which get a prefix if a feature has the
+    same name."""
+    rows = len(next(iter(captured.features.values())))
+    about = {
+        "id": captured.id,
+        "version": captured.version,
+        "alias": captured.alias,
+        "variant": captured.variant,
+        "scored_at": datetime.fromtimestamp(captured.scored_at / 1_000, UTC).isoformat(timespec="milliseconds"),
+    }
+    for name, value in about.items():
+        yield _free(name, captured), [value] * rows
+    yield from captured.features.items()
+    for name in outputs:
+        yield _free(name, captured), captured.outputs.get(name, [None] * rows)
+
+
+def _free(name: str, captured: CapturedRequest) -> str:
+    while name in captured.features:
+        name = f"inferd_{name}"
+    return name

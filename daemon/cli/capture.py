@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,13 +16,14 @@ from inferd.daemon.cli.session import run_with_broker
 from inferd.daemon.cli.times import parse_earlier
 from inferd.daemon.column_files import ColumnWriter, open_columns
 from inferd.daemon.row_files import FORMATS, Format, format_of
+from inferd.schemas.capture import columns_of
 from inferd.schemas.errors import ServerError
 from inferd.schemas.requests import ModelReference, Output
 
 if TYPE_CHECKING:
     from inferd.schemas.capture import CapturedRequest
 
-TEXTS = ("id", "variant")
+TEXTS = ("id", "alias", "variant")
 """Columns of text that may be empty for long."""
 
 
@@ -58,8 +58,8 @@ def export(
 ) -> None:
     """Export captured requests to a model as a file with a row for each of their rows.
 
-    A row has the id of its request, the version and variant that scored it, the time, the values of the features as the
-    model got them, and the outputs. Versions with different features need a file each.
+    A row has the id of its request, the version, alias and variant that scored it, the time, the values of the features
+    as the model got them, and the outputs. Versions with different features need a file each.
     """
     reference = ModelReference.parse(model)
     if reference.alias is not None:
@@ -93,7 +93,7 @@ async def _write(target: Target, model: ModelReference, since: datetime | None, 
                 first = first or captured
                 _check_alike(first, captured)
                 writer = writer or open_columns(export_to.path, export_to.format, TEXTS)
-                columns = dict(_columns(captured, export_to.outputs))
+                columns = dict(columns_of(captured, export_to.outputs))
                 writer.write(columns)
                 requests, rows = requests + 1, rows + len(columns["id"])
         if writer is not None:
@@ -103,29 +103,6 @@ async def _write(target: Target, model: ModelReference, since: datetime | None, 
             writer.discard()
         raise
     return requests, rows
-
-
-def _columns(captured: CapturedRequest, outputs: Sequence[Output]) -> Iterator[tuple[str, Any]]:
-    """The columns of a request: about it, its features, and its outputs, which get a prefix if a feature has the same
-    name."""
-    rows = len(next(iter(captured.features.values())))
-    about = {
-        "id": captured.id,
-        "version": captured.version,
-        "variant": captured.variant,
-        "scored_at": datetime.fromtimestamp(captured.scored_at / 1_000, UTC).isoformat(timespec="milliseconds"),
-    }
-    for name, value in about.items():
-        yield _free(name, captured), [value] * rows
-    yield from captured.features.items()
-    for name in outputs:
-        yield _free(name, captured), captured.outputs.get(name, [None] * rows)
-
-
-def _free(name: str, captured: CapturedRequest) -> str:
-    while name in captured.features:
-        name = f"inferd_{name}"
-    return name
 
 
 def _check_alike(first: CapturedRequest, captured: CapturedRequest) -> None:

@@ -3,7 +3,7 @@ good it was."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import click
 from inferd.daemon.cli.options import Target, broker_options
 from inferd.daemon.cli.output import report, write_result
 from inferd.daemon.cli.session import run_with_broker
-from inferd.schemas.monitoring import WINDOW_S, Drift, WindowStats, latency_quantile_ms, merged
+from inferd.schemas.monitoring import WINDOW_S, Drift, QualityReport, WindowStats, latency_quantile_ms
 from inferd.schemas.requests import ModelReference
 
 if TYPE_CHECKING:
@@ -107,14 +107,14 @@ def quality(reference: str, since_min: int, group: str | None, target: Target) -
     """
     parsed = ModelReference.parse(reference)
 
-    async def run() -> list[WindowStats]:
+    async def run() -> list[QualityReport]:
         async with target.client() as client:
-            return await client.model_windows(
+            return await client.model_quality(
                 parsed.name, version=parsed.version, since_s=60 * since_min, group=group
             )  # fmt: skip
 
-    found = [each for each in _by_variant(run_with_broker(target.connection, run)) if each.quality.rows]
-    write_result(target.output, [_measures(each) for each in found], QUALITY_COLUMNS, map(_quality_row, found))
+    found = run_with_broker(target.connection, run)
+    write_result(target.output, found, QUALITY_COLUMNS, map(_quality_row, found))
     if not found:
         report(f"no labels of requests to {reference} in the last {since_min} minutes")
 
@@ -122,34 +122,9 @@ def quality(reference: str, since_min: int, group: str | None, target: Target) -
 COMMANDS = (windows, drift, quality)
 
 
-def _by_variant(windows: Iterable[WindowStats]) -> list[WindowStats]:
-    """The sum of the windows of each version, alias and variant."""
-    groups: dict[tuple[int, str, str], list[WindowStats]] = {}
-    for window in windows:
-        groups.setdefault((window.version, window.alias or "", window.variant or ""), []).append(window)
-    return [total for _, group in sorted(groups.items()) if (total := merged(group)) is not None]
-
-
-def _measures(window: WindowStats) -> dict[str, object]:
-    found = window.quality
-    return {
-        "model_id": window.model_id,
-        "version": window.version,
-        "alias": window.alias,
-        "variant": window.variant,
-        "labelled_rows": found.rows,
-        **{name: getattr(found, name) for name in MEASURES},
-        "calibration": [
-            {"probability": probability, "positives": share, "weight": weight}
-            for probability, share, weight in found.calibration()
-        ],
-    }
-
-
-def _quality_row(window: WindowStats) -> tuple[object, ...]:
-    found = window.quality
+def _quality_row(found: QualityReport) -> tuple[object, ...]:
     measures = (getattr(found, name) for name in MEASURES)
-    return window.version, window.alias, window.variant, window.rows, found.rows, *map(_rounded, measures)
+    return found.version, found.alias, found.variant, found.rows, found.labelled_rows, *map(_rounded, measures)
 
 
 def _window_row(window: WindowStats) -> tuple[object, ...]:

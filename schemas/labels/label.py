@@ -44,6 +44,12 @@ def decode_label(value: bytes | None, codec: Codec, limits: Limits) -> Label:
         label: Label = _DECODERS[codec](data)
     except DECODE_ERRORS as error:
         raise MalformedError(f"label: {printable(str(error))}") from None
+    check_label(label, limits)
+    return label
+
+
+def check_label(label: Label, limits: Limits) -> None:
+    """Raises `InvalidValueError` for a value that the types do not exclude."""
     if len(label.id) > limits.id_chars_max:
         raise InvalidValueError(f"label: id has {len(label.id)} characters, the limit is {limits.id_chars_max}")
     if not 0 < label.weight <= WEIGHT_MAX:
@@ -51,4 +57,3 @@ def decode_label(value: bytes | None, codec: Codec, limits: Limits) -> Label:
     values = label.label if isinstance(label.label, list) else [label.label]
     if any(isinstance(each, float) and not math.isfinite(each) for each in values):
         raise InvalidValueError("label: not a finite number")
-    return label

@@ -40,6 +40,7 @@ from inferd.schemas.monitoring.histograms import (
     latency_quantile_ms,
 )
 from inferd.schemas.monitoring.quality import SCORE_BINS, Quality, Task, of_class, of_number, of_probability
+from inferd.schemas.monitoring.reports import CalibrationBin, QualityReport, quality_reports
 from inferd.schemas.monitoring.window import (
     WINDOW_S,
     Features,
@@ -68,6 +69,7 @@ __all__ = [
     "WINDOW_S",
     "Baseline",
     "Baselines",
+    "CalibrationBin",
     "CategoryBaseline",
     "Counts",
     "Distance",
@@ -79,6 +81,7 @@ __all__ = [
     "NumberBaseline",
     "Predictions",
     "Quality",
+    "QualityReport",
     "Scale",
     "Source",
     "Task",
@@ -103,4 +106,5 @@ __all__ = [
     "of_probability",
     "prediction_distance",
     "psi",
+    "quality_reports",
 ]

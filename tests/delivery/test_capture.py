@@ -68,6 +68,9 @@ def test_captured_requests_are_what_the_model_was_given_and_predicted(
         rows = np.array(list(each.features.values())).T
         assert list(each.outputs["prediction"]) == model.booster.predict(rows).tolist()
 
+    with urllib.request.urlopen(f"{worker.url}/models/demo/captured?version=1", timeout=60) as answer:
+        assert sorted(json.loads(line)["id"] for line in answer.read().splitlines()) == sorted(ids)
+
     path = tmp_path / "rows.parquet"
     done = export(cluster, "demo", "--since", "1h", "--outputs", "prediction,raw", "-o", str(path))
     assert done.returncode == 0, done.stderr

@@ -61,6 +61,12 @@ def labelled_rows(cluster: Cluster) -> int:
     return int(found[0]["labelled_rows"]) if found else 0
 
 
+def over_http(worker: Any, labels: list[dict[str, Any]]) -> Any:
+    body, headers = json.dumps({"labels": labels}).encode(), {"content-type": "application/json"}
+    with urllib.request.urlopen(urllib.request.Request(f"{worker.url}/labels", body, headers), timeout=30) as answer:
+        return json.loads(answer.read())
+
+
 @pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
 def test_labels_count_once_in_the_windows_of_their_versions(
     cluster: Cluster, model: TrainedModel, start_worker: StartWorker, guarantee: str
@@ -115,7 +121,10 @@ def test_the_command_sends_a_file_of_labels(
         assert client.send_labels(Label(f"r{n}", n % 2) for n in range(25, 40)) == 15
     until(lambda: quality_of(cluster).rows >= 40, 60, "all labels are joined")
     until(lambda: labelled_rows(cluster) == 40, 60, "the windows have them")
-    until(lambda: labels_total(worker, "repeated") >= 5, 30, "repeated labels are counted")
+    assert over_http(worker, [{"id": "r0", "label": 0}]) == {"sent": 1}
+    until(lambda: labels_total(worker, "repeated") >= 6, 30, "repeated labels are counted")
+    (report,) = worker.get("/models/demo/quality")[1]["quality"]
+    assert (report["version"], report["labelled_rows"]) == (1, 40)
     assert quality_of(cluster).rows == 40
     assert labels_total(worker, "joined") == 40
     assert worker.stop() == 0

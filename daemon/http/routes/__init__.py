@@ -5,6 +5,7 @@ from inferd.daemon.http.routes.callers import add_whoami
 from inferd.daemon.http.routes.cluster import add_cluster
 from inferd.daemon.http.routes.forwarding import Forwarding
 from inferd.daemon.http.routes.jobs import add_jobs
+from inferd.daemon.http.routes.labels import add_labels
 from inferd.daemon.http.routes.models import add_models
 from inferd.daemon.http.routes.monitoring import add_monitoring
 from inferd.daemon.http.routes.observation import add_observation, readyz
@@ -59,6 +60,7 @@ __all__ = [
     "add_asyncapi",
     "add_cluster",
     "add_jobs",
+    "add_labels",
     "add_models",
     "add_monitoring",
     "add_observation",

@@ -38,15 +38,15 @@ def add_monitoring(app: web.Application, monitoring: Monitoring) -> None:
 
 async def list_windows(request: web.Request) -> web.StreamResponse:
     """What versions scored, minute by minute."""
-    return json_response(WindowsAnswer(await request.app[MONITORING].windows(tenant_of(request), *_asked(request))))
+    return json_response(WindowsAnswer(await request.app[MONITORING].windows(tenant_of(request), *asked_of(request))))
 
 
 async def show_drift(request: web.Request) -> web.StreamResponse:
     """How far that is from their baselines."""
-    return json_response(DriftAnswer(await request.app[MONITORING].drift(tenant_of(request), *_asked(request))))
+    return json_response(DriftAnswer(await request.app[MONITORING].drift(tenant_of(request), *asked_of(request))))
 
 
-def _asked(request: web.Request) -> tuple[str, int | None, int]:
+def asked_of(request: web.Request) -> tuple[str, int | None, int]:
     """The model, the version and the seconds that are asked for."""
     model_id = check_model_name(request.match_info["model_id"])
     version = _number(request, "version", None, VERSION_MAX)

@@ -28,6 +28,7 @@ from inferd.daemon.http.core import (
 from inferd.daemon.http.routes.callers import CallerAnswer
 from inferd.daemon.http.routes.cluster import AFTER_MAX, ClusterAnswer, ClusterHistoryAnswer
 from inferd.daemon.http.routes.jobs_formats import CSV, NDJSON, PARQUET
+from inferd.daemon.http.routes.labels import LabelsAnswer, LabelsBody, QualityAnswer
 from inferd.daemon.http.routes.models import AliasAnswer, AliasesAnswer, ModelsAnswer, RemovedAnswer
 from inferd.daemon.http.routes.monitoring import SINCE_S, SINCE_S_MAX, DriftAnswer, WindowsAnswer
 from inferd.daemon.http.routes.operation import BYTES, RECORD, Error, Operation, Parameter, ResponseHeader
@@ -135,6 +136,7 @@ AFTER = Parameter(
 )
 
 OF_VERSION = Parameter("version", "query", VERSION.type, "only this version")
+OF_OUTPUTS = Parameter("outputs", "query", str, "outputs of each row, separated by commas; default: prediction")
 SINCE = Parameter(
     "since_s", "query", Annotated[int, Meta(ge=1, le=SINCE_S_MAX)], f"the last so many seconds; default: {SINCE_S}"
 )
@@ -352,6 +354,38 @@ OPERATIONS: tuple[Operation, ...] = (
         roles=READ,
         answers={200: DriftAnswer},
         parameters=(NAME, OF_VERSION, SINCE, TENANT),
+        errors=(*MODELS, InvalidValueError),
+    ),
+    Operation(
+        method="post",
+        path="/labels",
+        name="send_labels",
+        summary="Send what was true of requests, by their ids: all labels or, if one is invalid, none.",
+        roles=PREDICT,
+        body={RECORD: LabelsBody},
+        answers={202: LabelsAnswer},
+        parameters=(TENANT,),
+        errors=(*BUSY, *BODY, InvalidValueError),
+    ),
+    Operation(
+        method="get",
+        path="/models/{model_id}/quality",
+        name="get_quality",
+        summary="Show how good the predictions of a model's versions were, by the labels that have come.",
+        roles=READ,
+        answers={200: QualityAnswer},
+        parameters=(NAME, OF_VERSION, SINCE, TENANT),
+        errors=(*MODELS, InvalidValueError),
+    ),
+    Operation(
+        method="get",
+        path="/models/{model_id}/captured",
+        name="list_captured",
+        summary="Stream captured requests, a line for each of their rows, with features and outputs.",
+        roles=READ,
+        answers={200: None},
+        media_types=(NDJSON,),
+        parameters=(NAME, OF_VERSION, SINCE, OF_OUTPUTS, TENANT),
         errors=(*MODELS, InvalidValueError),
     ),
     Operation(

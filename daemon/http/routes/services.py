@@ -8,7 +8,7 @@ served and that the caller may use it. Another tenant's model or job does not ex
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -16,9 +16,11 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from inferd.schemas.audit import Action, AuditRecord
+from inferd.schemas.capture import CapturedRequest
 from inferd.schemas.codecs import Codec
+from inferd.schemas.labels import Label
 from inferd.schemas.models import CHAMPION, Alias, AliasTarget, Manifest
-from inferd.schemas.monitoring import Drift, WindowStats
+from inferd.schemas.monitoring import Drift, QualityReport, WindowStats
 from inferd.schemas.redrive import RedriveReport
 from inferd.schemas.requests import ModelReference
 from inferd.schemas.rollouts import REQUESTS_MIN, RolloutStatus
@@ -251,6 +253,17 @@ class Monitoring(Protocol):
 
     async def drift(self, tenant: str, model_id: str, version: int | None, since_s: int) -> list[Drift]:
         """The drift of the versions that have a baseline; `VersionNotFoundError`."""
+
+    async def quality(self, tenant: str, model_id: str, version: int | None, since_s: int) -> list[QualityReport]:
+        """The quality of each version, alias and variant that has labels."""
+
+    async def send_labels(self, tenant: str, labels: Sequence[Label]) -> int:
+        """Sends labels; returns how many once the broker has acknowledged all of them."""
+
+    def captured(
+        self, tenant: str, model_id: str, version: int | None, since_s: int
+    ) -> AsyncGenerator[CapturedRequest, None]:
+        """The captured requests of the last `since_s` seconds."""
 
 
 class Jobs(Protocol):

@@ -38,6 +38,7 @@ from inferd.daemon.http.routes import (
     add_asyncapi,
     add_cluster,
     add_jobs,
+    add_labels,
     add_models,
     add_monitoring,
     add_observation,
@@ -98,6 +99,7 @@ def worker_app(
     add_routes(app, backends.routes)
     add_rollouts(app, backends.rollouts)
     add_monitoring(app, backends.monitoring)
+    add_labels(app)
     add_operating(app, backends.operating)
     forwarding = Forwarding(backends.jobs, None if cafile is None else peer_context(cafile))
     add_page(app)

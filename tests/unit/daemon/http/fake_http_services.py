@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from aiohttp import web
 
 from inferd.actor import current_actor
 from inferd.daemon.application import application_of
+from inferd.daemon.http.core import UnavailableError
 from inferd.daemon.http.core.access import ACCESS, Access
 from inferd.daemon.http.core.admission import Admission
 from inferd.daemon.http.core.application import AppLimits, create_app
@@ -23,6 +25,7 @@ from inferd.daemon.http.routes.callers import add_whoami
 from inferd.daemon.http.routes.cluster import add_cluster
 from inferd.daemon.http.routes.forwarding import Forwarding
 from inferd.daemon.http.routes.jobs import add_jobs
+from inferd.daemon.http.routes.labels import add_labels
 from inferd.daemon.http.routes.models import add_models
 from inferd.daemon.http.routes.monitoring import add_monitoring
 from inferd.daemon.http.routes.observation import add_observation, readyz
@@ -48,6 +51,7 @@ from inferd.daemon.http.user_routes.routes import UserRoutes
 from inferd.daemon.settings.settings import Settings
 from inferd.daemon.telemetry.status import StatusBoard
 from inferd.schemas.audit import Action, AuditRecord
+from inferd.schemas.capture import CapturedRequest
 from inferd.schemas.codec import decode_request, encode_result
 from inferd.schemas.codecs import JSON, MSGPACK, Codec
 from inferd.schemas.errors import (
@@ -60,6 +64,7 @@ from inferd.schemas.errors import (
 )
 from inferd.schemas.headers import parse_headers
 from inferd.schemas.jobs.codec import decode_job_message
+from inferd.schemas.labels import Label
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.schemas.models.alias_history import earlier_target, next_revision, target_of, without_history
 from inferd.schemas.models.aliases import replace_version, version_in_use_error, versions_named
@@ -71,7 +76,7 @@ from inferd.schemas.models.model import (
     Feature,
     Manifest,
 )
-from inferd.schemas.monitoring import Drift, FeatureDrift, WindowStats
+from inferd.schemas.monitoring import Drift, FeatureDrift, QualityReport, WindowStats, of_probability, quality_reports
 from inferd.schemas.redrive import RedriveReport
 from inferd.schemas.requests.request import InputData, ModelReference, TensorRows
 from inferd.schemas.requests.result import Prediction
@@ -342,6 +347,8 @@ class FakeMonitoring:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, int | None, int]] = []
+        self.labels: list[tuple[str, Label]] = []
+        self.uncaptured = False
 
     async def windows(self, tenant: str, model_id: str, version: int | None, since_s: int) -> list[WindowStats]:
         self.asked.append((tenant, model_id, version, since_s))
@@ -350,6 +357,26 @@ class FakeMonitoring:
     async def drift(self, tenant: str, model_id: str, version: int | None, since_s: int) -> list[Drift]:
         self.asked.append((tenant, model_id, version, since_s))
         return [Drift(model_id, 3, "given", 400, 300, [FeatureDrift("age", 300, 0.25, 0.1, 0.2)])]
+
+    async def quality(self, tenant: str, model_id: str, version: int | None, since_s: int) -> list[QualityReport]:
+        self.asked.append((tenant, model_id, version, since_s))
+        labelled = of_probability(0.75, positive=True, weight=1.0)
+        return quality_reports([WindowStats(model_id=model_id, version=3, minute=1, rows=4, quality=labelled)])
+
+    async def send_labels(self, tenant: str, labels: Sequence[Label]) -> int:
+        self.labels += [(tenant, label) for label in labels]
+        return len(labels)
+
+    async def captured(
+        self, tenant: str, model_id: str, version: int | None, since_s: int
+    ) -> AsyncGenerator[CapturedRequest, None]:
+        self.asked.append((tenant, model_id, version, since_s))
+        if self.uncaptured:
+            raise UnavailableError("no broker")
+        yield CapturedRequest(
+            id="r-1", model_id=model_id, version=3, scored_at=0, alias="champion", variant="champion",
+            features={"age": [24.0, None], "id": ["a", "b"]}, outputs={"prediction": [0.25, math.inf]},
+        )  # fmt: skip
 
 
 class FakeRollouts:
@@ -444,6 +471,7 @@ class FakeWorker:
         add_routes(app, self.routes)
         add_rollouts(app, self.rollouts)
         add_monitoring(app, self.monitoring)
+        add_labels(app)
         add_operating(app, self.operating)
         add_jobs(app, self.jobs)
         add_peer(app)

@@ -252,10 +252,19 @@ async def client_as(
 
 OF_ROLES = {
     "monitor": {"status", "metrics", "history", "cluster", "cluster_history"},
-    "predict": {"predict", "submit_job", "get_job", "get_job_results", "cancel_job", "retry_job"},
+    "predict": {"predict", "send_labels", "submit_job", "get_job", "get_job_results", "cancel_job", "retry_job"},
     "read": {"status", "metrics", "history", "cluster", "cluster_history"}
     | {"get_job", "get_job_results", "list_jobs", "list_models", "get_model", "get_version"}
-    | {"get_alias", "list_aliases", "list_windows", "get_drift", "list_rollouts", "get_rollout"}
+    | {
+        "get_alias",
+        "list_aliases",
+        "list_windows",
+        "get_drift",
+        "get_quality",
+        "list_captured",
+        "list_rollouts",
+        "get_rollout",
+    }
     | {"list_routes", "get_route", "list_audit"},
     "deploy": {"deploy_model", "delete_model", "deploy_version", "delete_version", "set_alias", "delete_alias"}
     | {"rollback_alias", "promote_alias", "start_rollout", "pause_rollout", "resume_rollout", "promote_rollout"}
