@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -20,49 +18,18 @@ from inferd.daemon.cli.output import (
 )
 from inferd.daemon.cli.session import run_with_broker
 from inferd.daemon.cli.times import parse_earlier
+from inferd.daemon.dead_letter_entries import Entry, details_of, summary_of, text_of
 from inferd.daemon.printable import printable
 from inferd.daemon.value_view import view_of
-from inferd.schemas.dead_letters import DeadLetter, Headers, Omitted
-from inferd.schemas.errors import MalformedError, ServerError
+from inferd.schemas.dead_letters import Omitted
 from inferd.schemas.redrive import ATTEMPTS_MAX
 
 if TYPE_CHECKING:
-    from inferd.daemon.topic_reader import Range, Record
+    pass
 
 COLUMNS = ("dead letter", "time", "code", "source", "key", "bytes", "message")
 KEY_CHARS_MAX = 40
 PLACE = re.compile(r"(?P<partition>[0-9]{1,9}):(?P<offset>[0-9]{1,18})", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A record of `dead-letters`. If it is not a valid dead letter, `letter` is None and `problem` has the reason."""
-
-    partition: int
-    offset: int
-    timestamp_ms: int
-    key: bytes | None
-    value_bytes: int
-    value: bytes | None
-    """None also if only a summary is read."""
-    headers: Headers
-    """Headers of the original record, without the error headers."""
-    letter: DeadLetter | None
-    problem: str | None
-
-    @classmethod
-    def of(cls, record: Record, *, with_value: bool) -> Entry:
-        """Decodes a record."""
-        value = record.value if with_value else None
-        letter, problem = None, None
-        headers: Headers = tuple(record.headers)
-        try:
-            letter = DeadLetter.parse(record.key, value, record.headers)
-            headers = letter.original_headers
-        except MalformedError as error:
-            problem = error.message
-        size = len(record.value or b"")
-        return cls(record.partition, record.offset, record.timestamp, record.key, size, value, headers, letter, problem)
 
 
 @click.group("dead-letters", epilog="Example: inferd dead-letters list --last 10")
@@ -80,7 +47,7 @@ def list_letters(last: int, everything: bool, code: str | None, target: Target) 
     shown = _read(target, None if everything else last, code)
     if not shown and target.output == "table":
         report("no dead letters" if code is None else f"no dead letters with code {code}")
-    write_result(target.output, [_summary(entry) for entry in shown], COLUMNS, map(_row, shown))
+    write_result(target.output, [summary_of(entry) for entry in shown], COLUMNS, map(_row, shown))
 
 
 @dead_letters.command(epilog="Example: inferd dead-letters show 2:17")
@@ -96,7 +63,7 @@ def show(place: str, raw: bool, target: Target) -> None:
     if raw:
         click.echo(entry.value or b"", nl=False)
     elif target.output == "json":
-        write_json(_details(entry))
+        write_json(details_of(entry))
     else:
         _show_text(entry)
 
@@ -149,49 +116,17 @@ def redrive(*, target: Target, **options: Any) -> None:
 
 
 def _read(target: Target, last: int | None, code: str | None) -> list[Entry]:
-    """The newest `last` (None: all) records with the code (None: any), ordered by timestamp."""
-    from inferd.daemon.topic_reader import open_topic
+    from inferd.daemon.dead_letter_log import read_entries
 
-    async def read() -> list[Entry]:
-        async with open_topic(target.connection, target.topics.name("dead-letters")) as reader:
-            ranges = await reader.ranges()
-            if last is not None and code is None:
-                ranges = {tp: (max(first, end - last), end) for tp, (first, end) in ranges.items()}
-            newest: dict[int, deque[Entry]] = defaultdict(lambda: deque(maxlen=last))
-            async for record in reader.read(ranges):
-                entry = Entry.of(record, with_value=False)
-                if code is None or (entry.letter and entry.letter.code == code):
-                    newest[entry.partition].append(entry)
-            return [entry for entries in newest.values() for entry in entries]
-
-    entries = run_with_broker(target.connection, read)
-    entries.sort(key=lambda entry: (entry.timestamp_ms, entry.partition, entry.offset))
-    return entries if last is None else entries[-last:]
+    topic = target.topics.name("dead-letters")
+    return run_with_broker(target.connection, lambda: read_entries(target.connection, topic, last, code))
 
 
 def _read_one(target: Target, partition: int, offset: int) -> Entry:
-    from inferd.daemon.topic_reader import open_topic
+    from inferd.daemon.dead_letter_log import read_entry
 
-    async def read() -> Entry:
-        async with open_topic(target.connection, target.topics.name("dead-letters")) as reader:
-            ranges = {tp.partition: (tp, held) for tp, held in (await reader.ranges()).items()}
-            if partition not in ranges:
-                raise ServerError(
-                    f"{reader.topic} has no partition {partition}: its partitions are 0 to {len(ranges) - 1}"
-                )
-            tp, held = ranges[partition]
-            if held[0] <= offset < held[1]:
-                async for record in reader.read({tp: (offset, offset + 1)}):
-                    return Entry.of(record, with_value=True)
-            raise ServerError(_no_record(reader.topic, partition, offset, held))
-
-    return run_with_broker(target.connection, read)
-
-
-def _no_record(topic: str, partition: int, offset: int, held: Range) -> str:
-    first, end = held
-    content = f"has offsets {first} to {end - 1}" if end > first else "is empty"
-    return f"{topic} has no record at {partition}:{offset}: the partition {content}"
+    topic = target.topics.name("dead-letters")
+    return run_with_broker(target.connection, lambda: read_entry(target.connection, topic, partition, offset))
 
 
 def _row(entry: Entry) -> tuple[Any, ...]:
@@ -210,43 +145,8 @@ def _omitted(parts: Sequence[Omitted]) -> str:
     return f"; omitted: {text}" if text else ""
 
 
-def _summary(entry: Entry) -> dict[str, Any]:
-    letter = entry.letter
-    summary = {
-        "partition": entry.partition,
-        "offset": entry.offset,
-        "timestamp": entry.timestamp_ms,
-        "key": _text(entry.key),
-        "value_bytes": entry.value_bytes,
-    }
-    if letter is None:
-        return summary | {"problem": entry.problem}
-    return summary | {
-        "code": letter.code,
-        "message": letter.message,
-        "source": {
-            "topic": letter.topic,
-            "partition": letter.partition,
-            "offset": letter.offset,
-            "timestamp": letter.timestamp,
-        },
-        "worker": letter.worker,
-        "omitted": [{"part": part.part, "bytes": part.bytes, "sha256": part.sha256} for part in letter.omitted],
-    }
-
-
-def _details(entry: Entry) -> dict[str, Any]:
-    view = view_of(entry.value)
-    return _summary(entry) | {
-        "headers": [[name, _text(value)] for name, value in entry.headers],
-        "value_base64": entry.value,
-        "value_format": view.format,
-        "value": view.value,
-    }
-
-
 def _show_text(entry: Entry) -> None:
-    details = _details(entry)
+    details = details_of(entry)
     source = details.get("source", {})
     rows = [
         ("code", details.get("code")),
@@ -267,12 +167,8 @@ def _show_text(entry: Entry) -> None:
 
 
 def _key(key: bytes | None) -> str | None:
-    text = _text(key)
+    text = text_of(key)
     return None if text is None else printable(text, KEY_CHARS_MAX)
-
-
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode("utf-8", "backslashreplace")
 
 
 def _time(timestamp_ms: int) -> str:

@@ -165,3 +165,26 @@ export function submitJob(context, models) {
       return `Job ${said.job_id} is ${said.status}.`;
     }});
 }
+
+// Sends dead letters again; the first answer only says how many there are.
+export function redrive(context, chosen) {
+  const routes = context.cluster.routes.map(each => each.route);
+  dialog({title: "Redrive dead letters", action: "Next", result: true,
+    about: "They are sent again to the partition that they were read from, each once. Do it when what rejected them is mended: a record that is rejected again becomes a new dead letter.",
+    fields: [field("Error code", input("code", chosen ?? ""), "empty: all"), field("Rejected in the last hours", input("hours", "24", {inputmode: "decimal", pattern: "[0-9.]*"}), "empty: all"),
+      field("At most", input("limit", "1000", {inputmode: "numeric", pattern: "[0-9]+"})), routes.length > 0 && field("Of route", choice("route", [["", "the tenant's own topics"], ...routes]))],
+    send: async (form, element) => {
+      const query = new URLSearchParams({limit: form.get("limit") || "1000"}), hours = Number(form.get("hours"));
+      if (form.get("code")) query.set("code", form.get("code"));
+      if (hours > 0) query.set("since_s", Math.ceil(hours * 3600));
+      if (form.get("route")) query.set("route", form.get("route"));
+      const send = dry => context.act(`/dead-letters/redrive?${query}&dry_run=${dry}`, {method: "POST", timeout: 120_000}), found = await send(true);
+      const told = report => [h("p", {}, `${decimal(report.redriven)} of ${decimal(report.read)} dead letters ${report.dry_run ? "would be sent again" : "were sent again"}${report.done ? "" : "; there are more"}.`),
+        Object.entries(report.skipped).map(([why, n]) => h("p", {class: "faint"}, `skipped ${decimal(n)}: ${why}`))];
+      const outcome = element.querySelector(".outcome"), go = h("button", {type: "button", class: "danger", onclick: async () => {
+        go.disabled = true;
+        try { outcome.replaceChildren(...told(await send(false)).flat()); } catch (error) { outcome.replaceChildren(h("p", {class: "problem"}, `${error.message} (${error.code})`)); }
+      }}, `Send ${decimal(found.redriven)} again`);
+      return [...told(found).flat(), found.redriven ? go : ""];
+    }});
+}

@@ -5,6 +5,7 @@ import {clusterOf, problemsOf, seriesOf, Speeds} from "/page/cluster.js";
 import {badge, h, morph} from "/page/dom.js";
 import {span} from "/page/format.js";
 import {field, dialog, toast} from "/page/overlay.js";
+import * as audit from "/page/view_audit.js";
 import * as errors from "/page/view_errors.js";
 import * as jobs from "/page/view_jobs.js";
 import * as model from "/page/view_model.js";
@@ -17,7 +18,7 @@ import * as workers from "/page/view_workers.js";
 
 const EVERY_MS = 2000, HIDDEN_EVERY_MS = 20_000, HISTORY_EVERY_MS = 5000, HOUR_MS = 3_600_000;
 const NAV = [["", "Overview", overview], ["models", "Models", models], ["rollouts", "Rollouts", rollouts], ["jobs", "Jobs", jobs],
-  ["topics", "Topics", topics], ["routes", "Routes", routes], ["errors", "Errors", errors], ["workers", "Workers", workers]];
+  ["topics", "Topics", topics], ["routes", "Routes", routes], ["errors", "Errors", errors], ["workers", "Workers", workers], ["audit", "Audit", audit]];
 const at = id => document.getElementById(id);
 
 // What views see. `whole` is of all tenants, `cluster` of the chosen one.

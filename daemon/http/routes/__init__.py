@@ -3,6 +3,7 @@
 from inferd.daemon.http.routes.asyncapi import RoutesOf, add_asyncapi
 from inferd.daemon.http.routes.callers import add_whoami
 from inferd.daemon.http.routes.cluster import add_cluster
+from inferd.daemon.http.routes.dead_letters import DeadLetters, add_dead_letters
 from inferd.daemon.http.routes.forwarding import Forwarding
 from inferd.daemon.http.routes.jobs import add_jobs
 from inferd.daemon.http.routes.labels import add_labels
@@ -38,6 +39,7 @@ from inferd.daemon.http.routes.uploads import Uploads
 
 __all__ = [
     "ROLES_OF_OPERATIONS",
+    "DeadLetters",
     "Deploy",
     "Deployed",
     "Forwarding",
@@ -59,6 +61,7 @@ __all__ = [
     "VersionOverview",
     "add_asyncapi",
     "add_cluster",
+    "add_dead_letters",
     "add_jobs",
     "add_labels",
     "add_models",

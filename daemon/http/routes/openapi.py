@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from inferd.daemon.http.core import ACCESS, HTTP_CODES, MEANINGS, ROLES, Access, Role, RouteKey, json_bytes
+from inferd.daemon.http.routes.dead_letter_operations import DEAD_LETTERS
 from inferd.daemon.http.routes.open_inference_operations import OPEN_INFERENCE
 from inferd.daemon.http.routes.operating_operations import OPERATING
 from inferd.daemon.http.routes.operation import BYTES, JSON, RECORD, Error, ErrorAnswer, Operation, Parameter
@@ -19,7 +20,7 @@ from inferd.schemas.codecs import content_types
 from inferd.schemas.errors import CODES
 
 PATH = "/openapi.json"
-ALL_OPERATIONS = (*OPERATIONS, *OPERATING, *OPEN_INFERENCE)
+ALL_OPERATIONS = (*OPERATIONS, *OPERATING, *DEAD_LETTERS, *OPEN_INFERENCE)
 ROLES_OF_OPERATIONS: Mapping[RouteKey, tuple[Role, ...]] = {
     (operation.method, operation.path): operation.roles for operation in ALL_OPERATIONS
 }

@@ -1,5 +1,6 @@
 """HTTP server of a worker: its application, composed from its settings, and the backends of its routes."""
 
+from inferd.daemon.http.worker.cluster_dead_letters import ClusterDeadLetters
 from inferd.daemon.http.worker.cluster_models import ClusterModels
 from inferd.daemon.http.worker.cluster_monitoring import ClusterMonitoring
 from inferd.daemon.http.worker.cluster_operating import ClusterOperating
@@ -10,6 +11,7 @@ from inferd.daemon.http.worker.services import JobStreams, StreamsJobs, StreamsP
 
 __all__ = [
     "Backends",
+    "ClusterDeadLetters",
     "ClusterModels",
     "ClusterMonitoring",
     "ClusterOperating",

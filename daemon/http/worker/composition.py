@@ -37,6 +37,7 @@ from inferd.daemon.http.routes import (
     Uploads,
     add_asyncapi,
     add_cluster,
+    add_dead_letters,
     add_jobs,
     add_labels,
     add_models,
@@ -53,6 +54,7 @@ from inferd.daemon.http.routes import (
     readyz,
 )
 from inferd.daemon.http.user_routes import UserRoutes
+from inferd.daemon.http.worker.cluster_dead_letters import ClusterDeadLetters
 from inferd.daemon.http.worker.services import StreamsJobs
 from inferd.daemon.settings import Settings, widest_host
 from inferd.daemon.telemetry import StatusBoard
@@ -104,6 +106,7 @@ def worker_app(
     forwarding = Forwarding(backends.jobs, None if cafile is None else peer_context(cafile))
     add_page(app)
     add_cluster(app, forwarding)
+    add_dead_letters(app, ClusterDeadLetters(settings))
     add_jobs(app, backends.jobs, forwarding, settings.streams().limits)
     add_open_inference(app, readyz, settings.streams().limits)
     add_peer(app)

@@ -11,7 +11,7 @@ import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 from click.testing import CliRunner, Result
 
-from inferd.daemon import topic_reader
+from inferd.daemon import dead_letter_log
 from inferd.daemon.cli import dead_letters, main
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.dead_letters import DeadLetter
@@ -81,7 +81,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Log:
 
         return asyncio.run(work())
 
-    monkeypatch.setattr(topic_reader, "open_topic", open_topic)
+    monkeypatch.setattr(dead_letter_log, "open_topic", open_topic)
     monkeypatch.setattr(dead_letters, "run_with_broker", run_with_broker)
     return log
 

@@ -15,14 +15,17 @@ from aiohttp import web
 
 from inferd.actor import current_actor
 from inferd.daemon.application import application_of
+from inferd.daemon.dead_letter_entries import Entry, details_of, summary_of
 from inferd.daemon.http.core import UnavailableError
 from inferd.daemon.http.core.access import ACCESS, Access
 from inferd.daemon.http.core.admission import Admission
 from inferd.daemon.http.core.application import AppLimits, create_app
+from inferd.daemon.http.core.errors import NotFoundError
 from inferd.daemon.http.core.peers import add_peer
 from inferd.daemon.http.routes.asyncapi import add_asyncapi
 from inferd.daemon.http.routes.callers import add_whoami
 from inferd.daemon.http.routes.cluster import add_cluster
+from inferd.daemon.http.routes.dead_letters import add_dead_letters
 from inferd.daemon.http.routes.forwarding import Forwarding
 from inferd.daemon.http.routes.jobs import add_jobs
 from inferd.daemon.http.routes.labels import add_labels
@@ -54,6 +57,7 @@ from inferd.schemas.audit import Action, AuditRecord
 from inferd.schemas.capture import CapturedRequest
 from inferd.schemas.codec import decode_request, encode_result
 from inferd.schemas.codecs import JSON, MSGPACK, Codec
+from inferd.schemas.dead_letters import DeadLetter
 from inferd.schemas.errors import (
     InvalidIdError,
     JobClosedError,
@@ -301,6 +305,32 @@ class FakeJobs:
         return msgspec.json.encode({"job_id": job_id, "status": "completed", **model, **counts, **times})
 
 
+class FakeDeadLetters:
+    """One dead letter, at 2:17."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, int, str | None]] = []
+        self.letters = [_dead_letter()]
+
+    async def newest(self, tenant: str, last: int, code: str | None) -> list[dict[str, Any]]:
+        self.asked.append((tenant, last, code))
+        return [summary_of(entry) for entry in self.letters]
+
+    async def show(self, tenant: str, partition: int, offset: int) -> dict[str, Any]:
+        if (partition, offset) != (2, 17):
+            raise NotFoundError(f"there is no record at {partition}:{offset}")
+        return details_of(_dead_letter())
+
+
+def _dead_letter() -> Entry:
+    value = b'{"model_id": 7}'
+    letter = DeadLetter(
+        "malformed", "model_id: expected a string", "inferd.default.requests", 2, 40, 1_764_000_000_000, "w1", b"k",
+        value, (("correlation-id", b"c1"),),
+    )  # fmt: skip
+    return Entry(2, 17, 1_764_000_000_001, b"k", len(value), value, letter.original_headers, letter, None)
+
+
 class Alone:
     """A group of one worker."""
 
@@ -455,6 +485,7 @@ class FakeWorker:
         self.rollouts = FakeRollouts()
         self.monitoring = FakeMonitoring()
         self.operating = FakeOperating()
+        self.dead_letters = FakeDeadLetters()
         self.app = create_app(
             access=access, admission=admission, limits=limits or AppLimits(), roles=ROLES_OF_OPERATIONS
         )
@@ -466,6 +497,7 @@ class FakeWorker:
         add_observation(app, self.board)
         add_page(app)
         add_cluster(app, Forwarding(Alone()))
+        add_dead_letters(app, self.dead_letters)
         add_predictions(app, self.predictions)
         add_models(app, self.models, Uploads(directory, len(app[ACCESS].tenants)))
         add_routes(app, self.routes)

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from inferd.daemon.http.core.access import Access
 from inferd.daemon.http.core.tokens import TokensFile
+from inferd.schemas.audit import AuditRecord
 from inferd.schemas.models.model import Alias, AliasRevision, AliasTarget, Feature, Manifest, SplitShare
 from inferd.schemas.monitoring import Drift, FeatureDrift, Predictions, WindowStats
 from inferd.schemas.monitoring.drift import Distance
@@ -41,7 +42,9 @@ VIEWS = {
     "topics": "inferd.default.requests",
     "routes": "orders.scored",
     "errors": "malformed",
+    "errors/2:17": "model_id: expected a string",
     "workers": "generation 3",
+    "audit": "a-model:3",
 }
 NOW_S = 1_800_000_000
 SIZES = [(1400, False), (420, True)]
@@ -121,6 +124,8 @@ def fill(worker: FakeWorker) -> None:
         rollout=rollout("rolled_back", breach=breach), requests=640, measures=[Measure("p99 < 2x", 12.5, 30.0, 640)]
     )
     worker.jobs.messages["default", "june"] = b""
+    by_ana = AuditRecord(at=NOW_S * 1000, action="deploy", subject="a-model:3", by="ana", origin="http 10.0.0.7")
+    worker.operating.records = [by_ana]
     minute = int(worker.board.ring._clock()) // 60
     worker.monitoring.windows = windows(minute)  # type: ignore[method-assign]
     worker.monitoring.drift = drift  # type: ignore[method-assign,assignment]
@@ -387,6 +392,21 @@ def test_jobs_are_submitted_cancelled_and_retried(full: Served, open_page: OpenP
     assert asked == [("cancel", "july"), ("retry", "july")]
 
 
+def test_dead_letters_are_redriven_after_a_dry_run(full: Served, open_page: OpenPage) -> None:
+    page = open_page(full.url + "/#/errors")
+    page.get_by_role("link", name="malformed", exact=True).click()
+    page.get_by_text("all codes").wait_for()
+    form = dialog(page, "Redrive")
+    assert form.get_by_label("Error code").input_value() == "malformed"
+    form.get_by_role("button", name="Next").click()
+    form.get_by_text("2 of 3 dead letters would be sent again").wait_for()
+    form.get_by_role("button", name="Send 2 again").click()
+    form.get_by_text("2 of 3 dead letters were sent again").wait_for()
+    (_, first), (_, second) = full.worker.operating.redriven
+    assert (first.dry_run, second.dry_run) == (True, False)
+    assert (second.code, second.since_s, second.limit) == ("malformed", 86_400, 1_000)
+
+
 # ------------------------------------------------------------------------------------------------------------- trouble
 
 
@@ -423,8 +443,10 @@ def test_an_empty_system_says_what_to_do_first(worker: FakeWorker, open_page: Op
     expected = {
         "": "Deploy a first model", "models": "inferd models deploy", "rollouts": "inferd rollouts start",
         "jobs": "inferd jobs submit", "topics": "No partition is assigned", "routes": "inferd routes create",
+        "audit": "Nothing was changed",
         "errors": "No dead letters", "models/none": "model_not_found", "nothing": "There is no such view",
     }  # fmt: skip
+    worker.dead_letters.letters.clear()
     with serving(worker) as served:
         page = open_page(served.url)
         for view, text in expected.items():
