@@ -92,7 +92,7 @@ class Workload:
         rows[repeated] = self._pool[zipf(1.0, self._random, int(repeated.sum())) % POOL]
         return self._requests(rows)
 
-    def score(self, requests: Sequence[Request], *, cached: bool) -> tuple[float, list[bytes]]:
+    def score(self, requests: Sequence[Request], *, cached: bool) -> tuple[float, Sequence[bytes]]:
         """Scores a micro-batch; returns CPU seconds and results."""
         start = time.thread_time()
         outcome = self._outcome(requests, self._cache if cached else None)

@@ -176,7 +176,7 @@ def inferd(layout: Layout, text: bytes, *, kernels: bool) -> Score:
         batch = scorer.prepare([(0, messages)], 0)
         for group in batch.groups:
             group.predict()
-        return batch.finish().values
+        return list(batch.finish().values)
 
     return score
 

@@ -70,7 +70,7 @@ def score_of(alias: Alias) -> Score:
         batch = scorer.prepare([(0, messages)], 0)
         for group in batch.groups:
             group.predict()
-        return batch.finish().values
+        return list(batch.finish().values)
 
     return score
 

@@ -6,14 +6,20 @@ from inferd.streams.inference.features import FeatureSchema, FileFeature
 from inferd.streams.inference.foreign_files import foreign_folder
 from inferd.streams.inference.inputs import Inputs, Matrix, Table, concatenate, rows_as_bytes
 from inferd.streams.inference.kernels import (
+    RECORD,
     BatchKernel,
+    Library,
     RecordKernel,
+    RecordParts,
     UnavailableError,
+    crc32c,
+    equal_spans,
     kernels_fault,
     kernels_in_use,
     key_digests,
     library,
     use_kernels,
+    write_records,
 )
 from inferd.streams.inference.loading import load_model, load_runtime
 from inferd.streams.inference.manifest_features import complete_file
@@ -26,7 +32,6 @@ from inferd.streams.inference.own_models import OwnRuntime, own_version
 from inferd.streams.inference.postprocess import compile_postprocess
 from inferd.streams.inference.prediction_costs import PredictionCosts
 from inferd.streams.inference.record_block import (
-    RECORD,
     BlockRecord,
     RecordBlock,
     joined_records,
@@ -50,6 +55,7 @@ from inferd.streams.inference.runtime import Arrays, ModelRuntime, accelerated, 
 from inferd.streams.inference.scored_rows import ScoredRows
 from inferd.streams.inference.scoring import UNDECODABLE, OnStep, Scorer
 from inferd.streams.inference.shadow_marks import Shadows, ShadowTarget
+from inferd.streams.inference.spans import Spans
 from inferd.streams.inference.trial_limits import DEFAULT_TRIAL_LIMITS, TrialLimits
 from inferd.streams.inference.user_code import Ask, AskRows, PinnedModelId, plain_value
 from inferd.streams.inference.variants import AliasChoice, AliasHeaders, alias_choice, alias_headers
@@ -74,6 +80,7 @@ __all__ = [
     "FormatReport",
     "Group",
     "Inputs",
+    "Library",
     "Matrix",
     "Members",
     "MicroBatch",
@@ -90,11 +97,13 @@ __all__ = [
     "Record",
     "RecordBlock",
     "RecordKernel",
+    "RecordParts",
     "ScoredRows",
     "Scorer",
     "ServedModel",
     "ShadowTarget",
     "Shadows",
+    "Spans",
     "State",
     "Table",
     "TrialLimits",
@@ -108,8 +117,10 @@ __all__ = [
     "compile_postprocess",
     "complete_file",
     "concatenate",
+    "crc32c",
     "describe_formats",
     "disagreements",
+    "equal_spans",
     "foreign_folder",
     "format_named",
     "halve",
@@ -138,4 +149,5 @@ __all__ = [
     "scores_batches",
     "unregister",
     "use_kernels",
+    "write_records",
 ]

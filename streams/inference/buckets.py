@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from inferd.streams.inference.catalog import ServedModel
 from inferd.streams.inference.inputs import Inputs
 from inferd.streams.inference.micro_batch import Group, MicroBatch
-from inferd.streams.inference.spans import Spans
+from inferd.streams.inference.spans import AsciiTexts, Spans
 
 T = TypeVar("T")
 
@@ -23,16 +23,23 @@ class Bucket:
     """Requests to one model with the same outputs. Only their envelopes have been decoded."""
 
     indexes: list[int] = field(default_factory=list)
-    ids: list[str] = field(default_factory=list)
+    ids: Sequence[str] = field(default_factory=list)
     rows: Sequence[bytes] = ()
 
     def add(self, index: int, request_id: str, row: bytes) -> None:
         """Adds a request."""
         self.indexes.append(index)
+        self.ids, self.rows = as_list(self.ids), as_list(self.rows)
         self.ids.append(request_id)
-        if not isinstance(self.rows, list):
-            self.rows = list(self.rows)
         self.rows.append(row)
+
+    def add_several(self, indexes: Sequence[int], ids: Sequence[str], rows: Spans) -> None:
+        """Adds requests."""
+        if not self.indexes:
+            self.indexes, self.ids, self.rows = [*indexes], ids, rows
+            return
+        self.indexes += indexes
+        self.ids, self.rows = [*self.ids, *ids], [*self.rows, *rows]
 
     def split(self, chosen: Sequence[bool]) -> tuple[Bucket, Bucket]:
         """The chosen requests, and the others."""
@@ -45,8 +52,7 @@ class Bucket:
     def take(self, places: NDArray[np.intp]) -> Bucket:
         """The requests at `places`."""
         listed = places.tolist()
-        indexes, ids = (_at(listed, column) for column in (self.indexes, self.ids))
-        return Bucket(indexes, ids, strings_at(listed, self.rows))  # type: ignore[arg-type]
+        return Bucket([*_at(listed, self.indexes)], _ids_at(listed, self.ids), strings_at(listed, self.rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +75,21 @@ class Leg:
             group.add_singles(bucket.indexes, bucket.ids, inputs)
         elif len(self):
             listed = self.places.tolist()
-            group.add_singles(_at(listed, bucket.indexes), _at(listed, bucket.ids), inputs[self.places])
+            group.add_singles(_at(listed, bucket.indexes), _ids_at(listed, bucket.ids), inputs[self.places])
 
 
 def _at(places: Sequence[int], column: Sequence[T]) -> Sequence[T]:
     """The items at `places`."""
     return itemgetter(*places)(column) if len(places) > 1 else [column[place] for place in places]
+
+
+def _ids_at(places: Sequence[int], ids: Sequence[str]) -> Sequence[str]:
+    return ids.take(places) if isinstance(ids, AsciiTexts) else _at(places, ids)
+
+
+def as_list(items: Sequence[T]) -> list[T]:
+    """The items themselves if they are a list."""
+    return items if isinstance(items, list) else list(items)
 
 
 def strings_at(places: Sequence[int], strings: Sequence[bytes]) -> Sequence[bytes]:

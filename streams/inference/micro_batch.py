@@ -34,6 +34,7 @@ from inferd.streams.inference.row_errors import RowErrors
 from inferd.streams.inference.runtime import Arrays
 from inferd.streams.inference.scored_rows import ScoredRows
 from inferd.streams.inference.shadow_marks import ShadowMarks
+from inferd.streams.inference.spans import AsciiTexts, Spans
 from inferd.streams.inference.variants import VariantMarks
 from inferd.streams.inference.work import Converted, Work
 
@@ -53,7 +54,7 @@ class Group:
     outputs: tuple[Output, ...]
     codec: Codec
     indexes: list[int] = field(default_factory=list)
-    ids: list[str] = field(default_factory=list)
+    ids: Sequence[str] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     singles: list[bool] = field(default_factory=list)
     blocks: list[Inputs] = field(default_factory=list)
@@ -85,8 +86,8 @@ class Group:
     def _extend(
         self, indexes: Sequence[int], ids: Sequence[str], counts: list[int], singles: list[bool], inputs: Inputs
     ) -> None:
+        self.ids = joined_ids(self.ids, ids)
         self.indexes += indexes
-        self.ids += ids
         self.counts += counts
         self.singles += singles
         self.blocks.append(inputs)
@@ -189,6 +190,16 @@ class Group:
         return (slice(stop - count, stop) for count, stop in zip(self.counts, accumulate(self.counts), strict=True))
 
 
+def joined_ids(first: Sequence[str], then: Sequence[str]) -> Sequence[str]:
+    """The ids of both. Extends `first` if it is a list."""
+    if isinstance(then, AsciiTexts) and not first:
+        return then
+    if not isinstance(first, list):
+        return [*first, *then]
+    first.extend(then)
+    return first
+
+
 G = TypeVar("G", bound=Group)
 
 
@@ -213,6 +224,8 @@ class MicroBatch:
         self._starts = list(accumulate((len(records) for _, records in work), initial=0))
         self.values: list[bytes] = [b""] * len(self.records)
         """The encoded result of each record."""
+        self._rendered: list[tuple[Sequence[int], Spans]] = []
+        """Results that were rendered together, with the indexes of their records; `values` does not have them yet."""
         self.failures: dict[int, ModelServingError] = {}
         self.unready: dict[int, str] = {}
         """Records that cannot be scored yet, and why."""
@@ -304,7 +317,10 @@ class MicroBatch:
         for group in self.groups:
             if not group.finish(self):
                 self.finish_group(group)
+        if self._exchanges or self.failures:
+            self._unpack()
         replies = {index: self._reply(index, exchange) for index, exchange in self._exchanges.items()}
+        values = self._all_values()
         counts: dict[tuple[str, int], tuple[int, int]] = {}
         for group in self.groups:
             manifest = group.model.manifest
@@ -312,12 +328,26 @@ class MicroBatch:
             counts[manifest.model_id, manifest.version] = (requests + len(group.indexes), rows + group.rows)
         changes = {number: list(changed.items()) for number, changed in self._changes.items()}
         return Outcome(
-            self.values, self.headers, self.failures, self.rows, self._faults, counts, changes, self._marks(),
+            values, self.headers, self.failures, self.rows, self._faults, counts, changes, self._marks(),
             self._asked, replies, self.unready, variants=self.variants.finish(len(self.records)),
             shadows=self.shadows.finish(len(self.records)),
             scored=[rows for group in self.groups for rows in group.scored()],
             members=[group.members for group in self.groups],
         )  # fmt: skip
+
+    def _unpack(self) -> None:
+        """Moves results that were rendered together to `values`."""
+        for indexes, results in self._rendered:
+            for index, result in zip(indexes, results, strict=True):
+                self.values[index] = result
+        self._rendered.clear()
+
+    def _all_values(self) -> Sequence[bytes]:
+        """The result of each record: spans if all of them were rendered together with others."""
+        if self._rendered and sum(len(results) for _, results in self._rendered) == len(self.records):
+            return Spans.merge(self._rendered)
+        self._unpack()
+        return self.values
 
     def _reply(self, index: int, exchange: Exchange) -> Reply:
         """Replaces the result of a record in another protocol by the answer in kind."""
@@ -384,6 +414,9 @@ class MicroBatch:
         template = ResultTemplate(group.model.manifest, group.outputs, group.codec)
         if unfit is None and len(group.outputs) == 1 and group.rows == len(group.indexes) and all(group.singles):
             results = template.render_column(group.ids, columns[group.outputs[0]])
+            if isinstance(results, Spans) and results.bytes_max <= self._limits.result_bytes_max:
+                self._rendered.append((group.indexes, results))
+                return
             for place, (index, result) in enumerate(zip(group.indexes, results, strict=True)):
                 self.values[index] = result
                 if len(result) > self._limits.result_bytes_max:

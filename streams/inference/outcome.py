@@ -56,7 +56,7 @@ class Members:
 class Outcome:
     """The outcome of a micro-batch; `values[i]` is the result of record i."""
 
-    values: list[bytes]
+    values: Sequence[bytes]
     headers: dict[int, RequestHeaders]
     """Parsed headers of the records that have some, by record index."""
     failures: dict[int, ModelServingError]
@@ -93,7 +93,7 @@ class Outcome:
             have = counts.get(model, (0, 0))
             counts[model] = (have[0] + requests, have[1] + rows)
         return Outcome(
-            self.values + other.values,
+            [*self.values, *other.values],
             self.headers | {shift + index: headers for index, headers in other.headers.items()},
             self.failures | {shift + index: error for index, error in other.failures.items()},
             self.rows + other.rows,

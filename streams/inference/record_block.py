@@ -6,7 +6,8 @@ uses its columns instead: an object for each record takes longer than scoring it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import accumulate
 from typing import Any, overload
 
@@ -14,20 +15,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from inferd.streams.inference.kernels import RECORD, UnavailableError, equal_spans, library
 from inferd.streams.inference.spans import Spans
 from inferd.streams.inference.work import Record
 
-RECORD = np.dtype(
-    [
-        (name, "i8")
-        for name in (
-            "offset", "timestamp", "key_at", "key_length", "value_at", "value_length", "headers_at", "headers_length",
-            "headers",
-        )
-    ]
-)  # fmt: skip
-"""The struct of batches.c: positions and lengths in the bytes, and the number of headers. A length of -1: null."""
 Headers = tuple[tuple[str, bytes | None], ...]
+DIFFERENT_HEADERS_MAX = 64
+"""Up to so many different headers, the kernel groups records."""
 
 
 class BlockRecord(msgspec.Struct, frozen=True, gc=False):
@@ -87,6 +81,11 @@ class RecordBlock(Sequence[BlockRecord]):
             self._records = self._made(self.columns.tolist())
         return iter(self._records)
 
+    def key_spans(self) -> Spans:
+        """The key of each record; a null ends before it starts."""
+        starts = np.ascontiguousarray(self.columns["key_at"])
+        return Spans(self.content, starts, starts + self.columns["key_length"])
+
     def keys(self) -> list[bytes | None]:
         """The key of each record."""
         keys: list[bytes | None] = list(self._spans("key"))
@@ -101,13 +100,10 @@ class RecordBlock(Sequence[BlockRecord]):
 
     def by_headers(self) -> dict[Headers, list[int]]:
         """The indexes of the records with the same headers."""
-        heads, counts = self._spans("headers"), self.columns["headers"].tolist()
-        indexes: dict[bytes, list[int]] = {}
-        for index, head in enumerate(heads):
-            indexes.setdefault(head, []).append(index)
+        heads, counts = self._spans("headers"), self.columns["headers"]
         groups: dict[Headers, list[int]] = {}
-        for head, found in indexes.items():  # lengths have several encodings
-            groups.setdefault(headers_of(head, counts[found[0]]), []).extend(found)
+        for found in _equal(heads):  # lengths have several encodings: different bytes may be the same headers
+            groups.setdefault(headers_of(heads[found[0]], int(counts[found[0]])), []).extend(found)
         return groups
 
     @property
@@ -146,6 +142,17 @@ class RecordBlock(Sequence[BlockRecord]):
         """The part of the content that the records, of which there is one at least, are in."""
         columns = self.columns
         return int(columns["key_at"][0]), int(columns["headers_at"][-1] + columns["headers_length"][-1])
+
+
+def _equal(strings: Spans) -> Iterable[list[int]]:
+    """The indexes of each group of equal strings."""
+    with suppress(UnavailableError):
+        if (found := equal_spans(library(), strings, DIFFERENT_HEADERS_MAX)) is not None:
+            return [np.flatnonzero(found[1] == number).tolist() for number in range(len(found[0]))]
+    indexes: dict[bytes, list[int]] = {}
+    for index, string in enumerate(strings):
+        indexes.setdefault(string, []).append(index)
+    return indexes.values()
 
 
 def joined_records(parts: Sequence[Sequence[Record]]) -> Sequence[Record]:

@@ -11,6 +11,9 @@ from typing import Any
 from inferd.schemas.codecs import HOLE, Codec
 from inferd.schemas.models import Manifest
 from inferd.schemas.requests import OUTPUTS, OWN_OUTPUTS, Output
+from inferd.streams.inference.features import ENCODINGS
+from inferd.streams.inference.kernels import join_results, kernels_in_use, library
+from inferd.streams.inference.spans import AsciiTexts, Spans
 
 
 class ResultTemplate:
@@ -34,10 +37,13 @@ class ResultTemplate:
         parts.append(self._tail)
         return b"".join(parts)
 
-    def render_column(self, ids: Sequence[str], values: Sequence[Any]) -> list[bytes]:
+    def render_column(self, ids: Sequence[str], values: Sequence[Any]) -> Sequence[bytes]:
         """The results of requests with one output: as `render`, for a whole micro-batch."""
         encode, head, key, tail = self._codec.encode, self._head, self._keys[0], self._tail
         encoded = self._codec.encode_each(values)
+        encoding = ENCODINGS.get(self._codec)
+        if isinstance(ids, AsciiTexts) and encoding is not None and kernels_in_use():
+            return join_results(library(), encoding, (head, key, tail), ids.spans, Spans.of(encoded))
         return [head + encode(each) + key + value + tail for each, value in zip(ids, encoded, strict=True)]
 
 

@@ -57,6 +57,7 @@ from inferd.streams.inference.outcome import Outcome
 from inferd.streams.inference.record_block import record_values
 from inferd.streams.inference.request_headers import HeaderReader, check_readable
 from inferd.streams.inference.row_errors import OF_ROWS, RowErrors, rows_apart
+from inferd.streams.inference.spans import AsciiTexts
 from inferd.streams.inference.user_code import (
     Ask,
     AskRows,
@@ -183,12 +184,7 @@ class Scorer:
         for plain in found:
             bucket = buckets.setdefault((codec, plain.model_id, ()), Bucket())
             places = [indexes[place] for place in plain.indexes]
-            bucket.indexes += places
-            bucket.ids += [
-                batch.id_of(index, None) if given is None else given
-                for index, given in zip(places, plain.ids, strict=True)
-            ]
-            bucket.rows = plain.rows if not bucket.rows else [*bucket.rows, *plain.rows]
+            bucket.add_several(places, _ids_of(batch, places, plain.ids), plain.rows)
         return [indexes[place] for place in left]
 
     def _read_envelopes(
@@ -219,7 +215,8 @@ class Scorer:
         self, batch: MicroBatch, codec: Codec, model_id: str, outputs: tuple[str, ...], bucket: Bucket
     ) -> Sequence[int]:
         """Adds the requests in the common layout to their groups; returns the indexes of the others."""
-        if not valid_ids(bucket.ids, self.limits.id_chars_max):
+        # The kernel has checked ids that are spans.
+        if not isinstance(bucket.ids, AsciiTexts) and not valid_ids(bucket.ids, self.limits.id_chars_max):
             bucket, others = bucket.split([valid_ids([each], self.limits.id_chars_max) for each in bucket.ids])
             return [*others.indexes, *self._gather_bucket(batch, codec, model_id, outputs, bucket)]
         left: list[int] = []
@@ -391,6 +388,11 @@ class Scorer:
         else:
             codec = batch.headers_of(index).codec
             batch.fail(index, error, *request_identity(record.value, codec, self.limits))
+
+
+def _ids_of(batch: MicroBatch, indexes: Sequence[int], given: AsciiTexts | list[str | None]) -> Sequence[str]:
+    """The ids of the records at `indexes`, with default ids where none is given."""
+    return given if isinstance(given, AsciiTexts) else list(map(batch.id_of, indexes, given))
 
 
 def _envelope_kernel(limits: Limits) -> EnvelopeKernel | None:

@@ -30,6 +30,16 @@ class Spans(Sequence[bytes]):
         ends = np.cumsum(lengths)
         return cls(b"".join(strings), ends - lengths, ends)
 
+    @classmethod
+    def merge(cls, parts: Sequence[tuple[Sequence[int], Spans]]) -> Spans:
+        """The strings of all parts, each with the index that its strings have; together, these are all indexes."""
+        count = sum(len(strings) for _, strings in parts)
+        starts, ends, base = np.empty(count, np.int64), np.empty(count, np.int64), 0
+        for indexes, strings in parts:
+            starts[indexes], ends[indexes] = strings.starts + base, strings.ends + base
+            base += len(strings.content)
+        return cls(b"".join([strings.content for _, strings in parts]), starts, ends)
+
     def __len__(self) -> int:
         return len(self.starts)
 
@@ -48,6 +58,45 @@ class Spans(Sequence[bytes]):
         spans = zip(self.starts.tolist(), self.ends.tolist(), strict=True)
         return iter([content[start:end] for start, end in spans])
 
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all strings."""
+        return int((self.ends - self.starts).sum())
+
+    @property
+    def bytes_max(self) -> int:
+        """Bytes of the longest string; 0 without any."""
+        return int((self.ends - self.starts).max(initial=0))
+
     def take(self, places: Sequence[int] | NDArray[Any]) -> Spans:
         """The strings at indexes, or where a mask is true."""
         return Spans(self.content, self.starts[places], self.ends[places])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AsciiTexts(Sequence[str]):
+    """Texts of ASCII as parts of one content. Immutable."""
+
+    spans: Spans
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> AsciiTexts: ...
+    def __getitem__(self, index: int | slice) -> str | AsciiTexts:
+        if isinstance(index, slice):
+            return AsciiTexts(self.spans[index])
+        return self.spans[index].decode("ascii")
+
+    def __iter__(self) -> Iterator[str]:
+        # In Latin-1, each byte of the content is one character.
+        text = self.spans.content.decode("latin-1")
+        spans = zip(self.spans.starts.tolist(), self.spans.ends.tolist(), strict=True)
+        return iter([text[start:end] for start, end in spans])
+
+    def take(self, places: Sequence[int] | NDArray[Any]) -> AsciiTexts:
+        """The texts at indexes."""
+        return AsciiTexts(self.spans.take(places))

@@ -18,7 +18,7 @@ from inferd.schemas.requests import (
     TensorRows,
 )
 from inferd.streams.inference.catalog import ServedModel
-from inferd.streams.inference.micro_batch import Group, MicroBatch, internal_error
+from inferd.streams.inference.micro_batch import Group, MicroBatch, internal_error, joined_ids
 from inferd.streams.inference.result_template import ResultTemplate
 
 
@@ -129,7 +129,7 @@ class CustomBatch(Group):
         """Adds record `index` and its rows."""
         given = list(plain_input(rows)) if isinstance(rows, TensorRows) else rows.rows
         self.indexes.append(index)
-        self.ids.append(request_id)
+        self.ids = joined_ids(self.ids, [request_id])
         self.counts.append(len(given))
         self.singles.append(not isinstance(rows, TensorRows) and rows.single)
         self.input_rows += given

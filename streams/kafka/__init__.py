@@ -8,7 +8,7 @@ from inferd.streams.kafka.destinations import (
     as_rejection,
     raise_rejections,
 )
-from inferd.streams.kafka.outgoing import Outgoing
+from inferd.streams.kafka.outgoing import HeaderList, Outgoing, OutgoingBlock, OutgoingRecords
 from inferd.streams.kafka.partitioner import partition_of_key
 from inferd.streams.kafka.producer import (
     close_producer,
@@ -62,9 +62,12 @@ __all__ = [
     "REFRESH_INTERVAL_S",
     "UNCHECKED",
     "Destinations",
+    "HeaderList",
     "KnownTopics",
     "Operation",
     "Outgoing",
+    "OutgoingBlock",
+    "OutgoingRecords",
     "RetentionGaps",
     "Right",
     "TableName",

@@ -1,6 +1,50 @@
-"""A record to be produced."""
+"""Records to be produced: one by one, or many as columns."""
 
 from __future__ import annotations
 
-Outgoing = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd.streams.inference import Spans
+
+HeaderList = list[tuple[str, bytes | None]]
+Outgoing = tuple[bytes | None, bytes | None, HeaderList]
 """Key, value and headers; aiokafka requires headers to be a list."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OutgoingBlock(Sequence[Outgoing]):
+    """Records as columns: an object for each takes longer than writing it. Immutable."""
+
+    keys: Spans
+    """A span that ends before it starts is null."""
+    values: Spans
+    headers: Sequence[HeaderList]
+    """Those that differ."""
+    kinds: NDArray[np.int64]
+    """int64 (records,): which headers each record has."""
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    @overload
+    def __getitem__(self, index: int) -> Outgoing: ...
+    @overload
+    def __getitem__(self, index: slice) -> OutgoingBlock: ...
+    def __getitem__(self, index: int | slice) -> Outgoing | OutgoingBlock:
+        if isinstance(index, slice):
+            return OutgoingBlock(self.keys[index], self.values[index], self.headers, self.kinds[index].copy())
+        is_null = self.keys.ends[index] < self.keys.starts[index]
+        return None if is_null else self.keys[index], self.values[index], self.headers[self.kinds[index]]
+
+    def __iter__(self) -> Iterator[Outgoing]:
+        given = (self.keys.ends >= self.keys.starts).tolist()
+        columns = zip(self.keys, given, self.values, self.kinds.tolist(), strict=True)
+        return iter([(key if has_key else None, value, self.headers[kind]) for key, has_key, value, kind in columns])
+
+
+OutgoingRecords = list[Outgoing] | OutgoingBlock

@@ -13,7 +13,9 @@ from aiokafka.structs import RecordMetadata
 
 from inferd.schemas.record_size import record_bytes
 from inferd.streams.connection import client_options
-from inferd.streams.kafka.outgoing import Outgoing
+from inferd.streams.inference import UnavailableError, library
+from inferd.streams.kafka.outgoing import Outgoing, OutgoingBlock
+from inferd.streams.kafka.written_batches import written_batches
 from inferd.streams.settings import Compression, StreamSettings
 from inferd.streams.tasks import cancelled, finished
 
@@ -163,6 +165,10 @@ def _filled(
     producer: AIOKafkaProducer, records: Sequence[Outgoing], timestamp_ms: int, bytes_max: int
 ) -> Iterator[tuple[Any, int]]:
     """Closed batches, each with its number of records."""
+    if isinstance(records, OutgoingBlock):
+        with contextlib.suppress(UnavailableError):
+            yield from written_batches(library(), producer, records, timestamp_ms, min(bytes_max, BATCH_BYTES_MAX))
+            return
     start = 0
     while start < len(records):
         batch = producer.create_batch()

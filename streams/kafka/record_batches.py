@@ -38,7 +38,7 @@ from inferd.schemas.errors import (
     TooLargeError,
 )
 from inferd.schemas.limits import DEFAULT_LIMITS
-from inferd.streams.inference import BatchKernel, RecordBlock, UnavailableError, joined_records, library
+from inferd.streams.inference import BatchKernel, RecordBlock, UnavailableError, crc32c, joined_records, library
 from inferd.streams.kafka.compression import decompress
 
 CREATE_TIME = 0
@@ -46,6 +46,7 @@ READ_COMMITTED = 1
 _PREFIX_BYTES = 12
 """Base offset and length at the beginning of every batch."""
 _HEADER_BYTES = 61
+_CRC = slice(17, 21)
 _ATTRIBUTES = slice(21, 23)
 _CODEC_MASK = 0x07
 _MAGIC_AT, _MAGIC = 16, 2
@@ -209,7 +210,7 @@ class PartitionRecords(fetcher.PartitionRecords):
                 raw, MalformedError(f"record batch: version {raw[_MAGIC_AT]} of its format is unknown")
             )
         batch = _read_batch(raw)
-        if self._check_crcs and not batch.validate_crc():
+        if self._check_crcs and not _has_valid_crc(raw, batch):
             raise CorruptRecordException(f"the checksum of the record batch at offset {batch.base_offset} is wrong")
         if self._is_skipped(batch):
             return ()
@@ -298,6 +299,11 @@ def getall_in_blocks(result: Any, max_records: int | None = None) -> Sequence[An
     if records.exhausted:
         result._partition_records = None  # noqa: SLF001
     return taken
+
+
+def _has_valid_crc(raw: bytes, batch: Any) -> bool:
+    checksum = crc32c(raw, _ATTRIBUTES.start)
+    return bool(batch.validate_crc()) if checksum is None else checksum == int.from_bytes(raw[_CRC], "big")
 
 
 def _batch_kernel() -> BatchKernel | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inferd.streams.inference import RecordBlock
-from inferd.streams.kafka import Outgoing
+from inferd.streams.kafka import Outgoing, OutgoingBlock, OutgoingRecords
 from inferd.streams.telemetry import WAIT_MS_MAX, JobCounters, Tally
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class OutputBatch:
     timestamps: Sequence[int]
     """Unix milliseconds of the records."""
     tally: Tally = field(default_factory=Tally)
-    by_topic: dict[tuple[str, int], list[Outgoing]] = field(default_factory=dict)
+    by_topic: dict[tuple[str, int], OutgoingRecords] = field(default_factory=dict)
     """(topic, partition) -> records to produce there, in order: results, replies, dead letters, chunks."""
     published_at: float = 0.0
     """When it was passed to the producer (`time.perf_counter`)."""
@@ -63,7 +63,11 @@ class OutputBatch:
     """Changes of tables, in order."""
 
     def add(self, topic: str, partition: int, outgoing: Outgoing) -> None:
-        self.by_topic.setdefault((topic, partition), []).append(outgoing)
+        records = self.by_topic.get((topic, partition), [])
+        if isinstance(records, OutgoingBlock):
+            records = list(records)
+        records.append(outgoing)
+        self.by_topic[topic, partition] = records
 
     @property
     def n_bytes(self) -> int:

@@ -3,6 +3,6 @@
 from inferd.streams.requests.batch_scoring import BatchScoring
 from inferd.streams.requests.batch_sizing import BatchSizer
 from inferd.streams.requests.cache_table import CacheTable
-from inferd.streams.requests.processor import RequestProcessor
+from inferd.streams.requests.processor import RequestProcessor, Timing
 
-__all__ = ["BatchScoring", "BatchSizer", "CacheTable", "RequestProcessor"]
+__all__ = ["BatchScoring", "BatchSizer", "CacheTable", "RequestProcessor", "Timing"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, zip_longest
 
+import numpy as np
 from aiokafka import TopicPartition
+from numpy.typing import NDArray
 
 from inferd.schemas.codecs import Codec
 from inferd.schemas.errors import InferenceError, error_of_code
@@ -25,11 +27,13 @@ from inferd.streams.inference import (
     AliasHeaders,
     Outcome,
     Record,
+    RecordBlock,
     Scorer,
+    Spans,
     record_keys,
 )
 from inferd.streams.inference.cache import HTTP_PARTITION
-from inferd.streams.kafka import Destinations, Outgoing, result_record_bytes_max
+from inferd.streams.kafka import Destinations, HeaderList, Outgoing, OutgoingBlock, result_record_bytes_max
 from inferd.streams.lane import DeadLetters, Kind, OutputBatch, Work, timestamps_of
 from inferd.streams.models.on_demand import OnDemandLoader
 from inferd.streams.models.waiting import Waiting
@@ -299,10 +303,18 @@ class RequestProcessor:
         """The output of `records` of partition `tp`, in order; `span` is their range in `outcome`."""
         timestamps = timestamps_of(records, timing.started_ms)
         values = outcome.values[span.start : span.stop]
-        tally = Tally(results=len(records), bytes_out=sum(map(len, values)))
-        output = OutputBatch(records[-1].offset + 1, len(records), timestamps, tally)
+        n_bytes = values.n_bytes if isinstance(values, Spans) else sum(map(len, values))
+        output = OutputBatch(
+            records[-1].offset + 1, len(records), timestamps, Tally(results=len(records), bytes_out=n_bytes)
+        )
         shared = _shared_headers(outcome, span)
         headers = self._usual_headers(timestamps, timing, shared or NO_HEADERS)
+        usual = shared is not None or not outcome.headers
+        if usual and isinstance(values, Spans) and isinstance(records, RecordBlock) and self._results_fit:
+            output.by_topic[self._results, tp.partition] = _result_block(
+                records, values, timestamps, headers, outcome, span
+            )
+            return output
         results = _results(record_keys(records), values, timestamps, headers, outcome.variants.of(span))
         if outcome.cache_marks:
             self._mark(results, outcome.cache_marks[span.start : span.stop])
@@ -311,9 +323,7 @@ class RequestProcessor:
         self._add_unusual(output, tp, results, records, outcome, span, replied)
         return output
 
-    def _usual_headers(
-        self, timestamps: Sequence[int], timing: Timing, given: RequestHeaders
-    ) -> dict[int, list[tuple[str, bytes | None]]]:
+    def _usual_headers(self, timestamps: Sequence[int], timing: Timing, given: RequestHeaders) -> dict[int, HeaderList]:
         """Headers of a result by the timestamp of its request: many requests share one. The content-type is first."""
         infer = ("inferd-infer-us", b"%d" % timing.infer_us)
         return {
@@ -326,6 +336,11 @@ class RequestProcessor:
             ]
             for timestamp in set(timestamps)
         }
+
+    @property
+    def _results_fit(self) -> bool:
+        """Whether the results topic takes the largest result."""
+        return self._destinations.bytes_max(self._results) >= self._result_bytes_max
 
     def _mark(self, results: list[Outgoing], marks: bytes) -> None:
         """Adds the header `inferd-cache` to each result that was looked up in the cache."""
@@ -366,10 +381,7 @@ class RequestProcessor:
         partition's offsets are held.
         """
         rejected = {}
-        suspects = (
-            range(len(results)) if self._destinations.bytes_max(self._results) < self._result_bytes_max else replied
-        )
-        for place in list(suspects):
+        for place in list(replied if self._results_fit else range(len(results))):
             topic = replied.get(place, self._results)
             if (error := self._destinations.rejection(topic, results[place])) is None:
                 continue
@@ -396,7 +408,7 @@ class RequestProcessor:
     def _apply_headers(self, results: list[Outgoing], outcome: Outcome, span: range) -> dict[int, str]:
         """Adds headers that requests propagate or request; returns the `reply-to` topic of results that have one."""
         replied = {}
-        shared: dict[tuple[int, Codec, PropagatedHeaders], list[tuple[str, bytes | None]]] = {}
+        shared: dict[tuple[int, Codec, PropagatedHeaders], HeaderList] = {}
         for place, (index, (key, value, usual)) in enumerate(zip(span, list(results), strict=True)):
             headers = outcome.headers.get(index)
             if headers is None:
@@ -433,11 +445,38 @@ def _shared_headers(outcome: Outcome, span: range) -> RequestHeaders | None:
     return first if set(map(id, map(outcome.headers.get, span))) == {id(first)} else None
 
 
+def _result_block(
+    records: RecordBlock,
+    values: Spans,
+    timestamps: Sequence[int],
+    headers: dict[int, HeaderList],
+    outcome: Outcome,
+    span: range,
+) -> OutgoingBlock:
+    """Like `_results`, as columns, with the headers of the cache."""
+    stamps, kinds = np.unique(np.array(timestamps, np.int64), return_inverse=True)
+    lists = [headers[stamp] for stamp in stamps.tolist()]
+    for given, marks in _further_headers(outcome, span):
+        pairs, kinds = np.unique(kinds * len(given) + marks, return_inverse=True)
+        lists = [[*lists[pair // len(given)], *given[pair % len(given)]] for pair in pairs.tolist()]
+    return OutgoingBlock(records.key_spans(), values, lists, np.ascontiguousarray(kinds, np.int64))
+
+
+def _further_headers(outcome: Outcome, span: range) -> Iterator[tuple[Sequence[AliasHeaders], NDArray[np.int64]]]:
+    """Headers of some results in `span`, and which of them each result has."""
+    part = slice(span.start, span.stop)
+    if outcome.variants.marks is not None:
+        yield [kind.headers for kind in outcome.variants.kinds], outcome.variants.marks[part].astype(np.int64)
+    if outcome.cache_marks:
+        given = [(CACHE_HEADERS[mark],) if mark in CACHE_HEADERS else () for mark in range(1 + max(CACHE_HEADERS))]
+        yield given, np.frombuffer(outcome.cache_marks, np.uint8)[part].astype(np.int64)
+
+
 def _results(
     keys: Iterable[bytes | None],
     values: Sequence[bytes],
     timestamps: Sequence[int],
-    headers: dict[int, list[tuple[str, bytes | None]]],
+    headers: dict[int, HeaderList],
     variants: Sequence[AliasHeaders] | None,
 ) -> list[Outgoing]:
     """Results with their usual headers, by timestamp, and those of their aliases; equal ones are one list."""

@@ -75,6 +75,7 @@ def _change_output(change: Callable[[dict[tuple[str, int], list[Any]]], None]) -
     from inferd.streams.lane.exactly_once import ExactlyOnce
 
     def publish(inner: Any, self: Any, partition: Any, output: Any, *rest: Any) -> Any:
+        output.by_topic = {place: list(records) for place, records in output.by_topic.items()}  # some are blocks
         change(output.by_topic)
         return inner(self, partition, output, *rest)
 

@@ -13,12 +13,15 @@ from tests.fuzz.batch_kernel import fuzz_batch_kernel
 from tests.fuzz.campaign import Bounds, run, table
 from tests.fuzz.envelope_kernel import fuzz_envelope_kernel
 from tests.fuzz.record_kernel import fuzz_record_kernel
+from tests.fuzz.result_kernel import fuzz_result_kernel
 from tests.fuzz.row_kernel import fuzz_row_kernel
 from tests.fuzz.targets import all_targets
 from tests.fuzz.tree_kernel import fuzz_tree_kernel
 
 UNBOUNDED = 10**12
-KERNELS = (fuzz_tree_kernel, fuzz_row_kernel, fuzz_record_kernel, fuzz_envelope_kernel, fuzz_batch_kernel)
+KERNELS = (
+    fuzz_tree_kernel, fuzz_row_kernel, fuzz_record_kernel, fuzz_envelope_kernel, fuzz_batch_kernel, fuzz_result_kernel,
+)  # fmt: skip
 
 
 def main() -> int:

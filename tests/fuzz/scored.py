@@ -86,7 +86,7 @@ def _code(outcome: Outcome) -> str:
 @cache
 def _expected() -> list[bytes]:
     """The answers of the neighbours without a record between them."""
-    return score(scorers()[1], NEIGHBOURS, now_ms=NOW_MS).values
+    return list(score(scorers()[1], NEIGHBOURS, now_ms=NOW_MS).values)
 
 
 def seeds() -> list[bytes]:

@@ -1,7 +1,7 @@
 """Compiled kernels that read rows and score trees. If they are missing or disabled, the typed decoder and the libraries
 of the model formats do the same work."""
 
-from inferd.streams.inference.kernels.batches import BatchKernel
+from inferd.streams.inference.kernels.batches import RECORD, BatchKernel, crc32c
 from inferd.streams.inference.kernels.compiled import (
     Library,
     UnavailableError,
@@ -15,10 +15,12 @@ from inferd.streams.inference.kernels.envelopes import EnvelopeKernel, PlainRequ
 from inferd.streams.inference.kernels.forest import Forest, Trees, UnsupportedError, pack
 from inferd.streams.inference.kernels.keys import key_digests
 from inferd.streams.inference.kernels.records import RecordKernel
+from inferd.streams.inference.kernels.results import RecordParts, equal_spans, join_results, write_records
 from inferd.streams.inference.kernels.rows import Encoding, RowKernel, RowSchema
 from inferd.streams.inference.kernels.trees import Ending, Transform, TreeKernel
 
 __all__ = [
+    "RECORD",
     "BatchKernel",
     "Encoding",
     "Ending",
@@ -27,6 +29,7 @@ __all__ = [
     "Library",
     "PlainRequests",
     "RecordKernel",
+    "RecordParts",
     "RowKernel",
     "RowSchema",
     "Transform",
@@ -34,6 +37,9 @@ __all__ = [
     "Trees",
     "UnavailableError",
     "UnsupportedError",
+    "crc32c",
+    "equal_spans",
+    "join_results",
     "kernels_fault",
     "kernels_in_use",
     "key_digests",
@@ -41,4 +47,5 @@ __all__ = [
     "library_in",
     "pack",
     "use_kernels",
+    "write_records",
 ]

@@ -5,11 +5,29 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.streams.inference.kernels.compiled import Library
-from inferd.streams.inference.record_block import RECORD
+from inferd.streams.inference.kernels.compiled import Library, UnavailableError, library
 
+RECORD = np.dtype(
+    [
+        (name, "i8")
+        for name in (
+            "offset", "timestamp", "key_at", "key_length", "value_at", "value_length", "headers_at", "headers_length",
+            "headers",
+        )
+    ]
+)  # fmt: skip
+"""The struct of batches.c: positions and lengths in the bytes, and the number of headers. A length of -1: null."""
 HEADERS_MAX = 64
 """A batch whose records have more headers is not read."""
+
+
+def crc32c(data: bytes, start: int) -> int | None:
+    """CRC-32C of the data from `start` on; None where the processor has no instruction for it."""
+    try:
+        checksum: int = library().crc32c(data, start, len(data))
+    except UnavailableError:
+        return None
+    return None if checksum < 0 else checksum
 
 
 class BatchKernel:

@@ -7,7 +7,17 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-SOURCES = ("batches.c", "envelopes.c", "kernels.c", "keys.c", "records.c", "rows.c", "trees.c")
+SOURCES = (
+    "batches.c",
+    "checksums.c",
+    "envelopes.c",
+    "kernels.c",
+    "keys.c",
+    "records.c",
+    "results.c",
+    "rows.c",
+    "trees.c",
+)
 LIBRARY, DIGESTS = "_kernels.so", "_kernels.sha256"
 """File names; the digests are those of the others, as sha256sum writes them."""
 NOT_BUILT = "they were not built when inferd was installed"
@@ -64,6 +74,10 @@ class Library:
             self.scan_batch = functions.inferd_scan_batch
             self.read_envelopes = functions.inferd_read_envelopes
             self.hash_keys = functions.inferd_hash_keys
+            self.join_results = functions.inferd_join_results
+            self.write_records = functions.inferd_write_records
+            self.number_parts = functions.inferd_number_parts
+            self.crc32c = functions.inferd_crc32c
         except (OSError, AttributeError) as error:
             raise UnavailableError(f"their library cannot be loaded: {error}") from None
         pointer, count = ctypes.c_void_p, ctypes.c_int64
@@ -80,6 +94,11 @@ class Library:
         self.index_entries.restype, self.read_rows.restype, self.read_envelopes.restype = None, count, count
         self.hash_keys.argtypes = [pointer, pointer, count, pointer, ctypes.c_int32]
         self.hash_keys.restype = None
+        self.join_results.argtypes = [ctypes.c_int32, *[pointer] * 3, count, pointer, pointer]
+        self.write_records.argtypes = [*[pointer] * 4, count, count, count, pointer, pointer]
+        self.number_parts.argtypes = [pointer, count, count, pointer, pointer]
+        self.crc32c.argtypes, self.crc32c.restype = [pointer, count, count], count
+        self.join_results.restype, self.write_records.restype, self.number_parts.restype = None, count, count
         self.read_records.restype, self.scan_batch.restype = count, ctypes.c_int32
 
 

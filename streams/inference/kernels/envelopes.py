@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from inferd.streams.inference.kernels.compiled import Library
 from inferd.streams.inference.kernels.rows import ENCODINGS, Encoding
-from inferd.streams.inference.spans import Spans
+from inferd.streams.inference.spans import AsciiTexts, Spans
 
 MODELS_MAX = 64
 """Maximum number of different models in a call, as in envelopes.c; requests to others are not read."""
@@ -25,7 +25,7 @@ class PlainRequests:
     model_id: str
     indexes: list[int]
     """Indexes in the sequence passed to `read`."""
-    ids: list[str | None]
+    ids: AsciiTexts | list[str | None]
     """Valid ids; None where the request has none."""
     rows: Spans
     """The encoded `input_data`: a list or map whose values are not checked."""
@@ -47,8 +47,6 @@ class EnvelopeKernel:
         content = spans.content
         envelopes = np.empty(len(values), ENVELOPE)
         models = self.read_into(envelopes, encoding, content, spans.starts, spans.ends)
-        # Ids are ASCII: in Latin-1, each byte of the content is one character.
-        text = content.decode("latin-1")
         found = []
         for number, (at, length) in enumerate(models.tolist()):
             chosen = np.flatnonzero(envelopes["model"] == number)
@@ -58,7 +56,7 @@ class EnvelopeKernel:
                 envelopes["model"][chosen] = -1
                 continue
             if len(chosen):
-                found.append(_requests(model_id, chosen, envelopes[chosen], content, text))
+                found.append(_requests(model_id, chosen, envelopes[chosen], content))
         return found, np.flatnonzero(envelopes["model"] < 0).tolist()
 
     def read_into(
@@ -82,14 +80,13 @@ class EnvelopeKernel:
         return models[:count]
 
 
-def _requests(
-    model_id: str, indexes: NDArray[np.intp], envelopes: NDArray[np.void], content: bytes, text: str
-) -> PlainRequests:
-    id_at, row_at = envelopes["id_at"], envelopes["row_at"]
-    id_spans = zip(id_at.tolist(), (id_at + envelopes["id_length"]).tolist(), strict=True)
+def _requests(model_id: str, indexes: NDArray[np.intp], envelopes: NDArray[np.void], content: bytes) -> PlainRequests:
+    id_at, row_at = np.ascontiguousarray(envelopes["id_at"]), np.ascontiguousarray(envelopes["row_at"])
+    found = AsciiTexts(Spans(content, id_at, id_at + envelopes["id_length"]))
+    has_id = id_at >= 0
     return PlainRequests(
         model_id=model_id,
         indexes=indexes.tolist(),
-        ids=[text[start:stop] if start >= 0 else None for start, stop in id_spans],
-        rows=Spans(content, np.ascontiguousarray(row_at), row_at + envelopes["row_length"]),
+        ids=found if has_id.all() else [found[k] if given else None for k, given in enumerate(has_id.tolist())],
+        rows=Spans(content, row_at, row_at + envelopes["row_length"]),
     )

@@ -13,3 +13,5 @@
 #include "batches.c"
 #include "envelopes.c"
 #include "keys.c"
+#include "results.c"
+#include "checksums.c"

@@ -267,7 +267,7 @@ def test_rows_with_text_are_read_together_as_one_by_one(tmp_path: Path, write: C
     assert fast.prepare([(0, usual)], 0).groups[0].counts == [1] * 100
     odd = [write(name, row) for name, row in ODD_ROWS]
     for batch in (usual, odd, usual[:70] + odd + usual[70:], *([one] for one in odd), [odd[9]] * 3, [odd[10]] * 3):
-        assert score(fast, batch).values == score(typed, batch).values
+        assert list(score(fast, batch).values) == score(typed, batch).values
 
 
 def test_rows_with_text_are_decoded_a_few_at_a_time(tmp_path: Path) -> None:

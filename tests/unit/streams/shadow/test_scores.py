@@ -214,5 +214,5 @@ def test_answers_are_the_same_bytes_with_and_without_a_shadow(requests: Any, spl
         if outcome.shadows:
             all_scores(part_of(outcome, records), shadow_of())
         span = range(len(records))
-        outcomes.append((outcome.values, outcome.headers, outcome.variants.of(span), sorted(outcome.failures)))
+        outcomes.append((list(outcome.values), outcome.headers, outcome.variants.of(span), sorted(outcome.failures)))
     assert outcomes[0] == outcomes[1]

@@ -1,0 +1,138 @@
+/* Results of requests to one version, and records for a record batch in the format v2, from parts that are given.
+ * https://kafka.apache.org/documentation/#record
+ *
+ * results.py checks that all parts are within their bytes, and that there is room for what is written.
+ */
+
+typedef struct {
+    const uint8_t *bytes;
+    const int64_t *starts, *ends; /* a part that ends before it starts is null */
+} parts;
+
+INLINE uint8_t *put(uint8_t *to, const uint8_t *from, int64_t length) {
+    memcpy(to, from, (size_t)length);
+    return to + length;
+}
+
+INLINE uint8_t *put_part(uint8_t *to, const parts *p, int64_t k) {
+    return put(to, p->bytes + p->starts[k], p->ends[k] - p->starts[k]);
+}
+
+/* ---- results */
+
+typedef struct {
+    const uint8_t *bytes;
+    int64_t length;
+} piece;
+
+/* A text of ASCII that needs no escapes. */
+INLINE uint8_t *put_text(uint8_t *to, int32_t encoding, const parts *p, int64_t k) {
+    int64_t length = p->ends[k] - p->starts[k];
+    if (encoding == JSON) {
+        *to++ = '"';
+        to = put_part(to, p, k);
+        *to++ = '"';
+        return to;
+    }
+    if (length < 32) {
+        *to++ = (uint8_t)(0xA0 | length);
+    } else if (length < 256) {
+        *to++ = 0xD9;
+        *to++ = (uint8_t)length;
+    } else {
+        *to++ = 0xDA;
+        *to++ = (uint8_t)(length >> 8);
+        *to++ = (uint8_t)length;
+    }
+    return put_part(to, p, k);
+}
+
+/* `pieces[0]`, the id, `pieces[1]`, the value and `pieces[2]`, for each of `count` requests, one after the other;
+ * `ends[k]` is the end of result k. */
+void inferd_join_results(int32_t encoding, const piece *pieces, const parts *ids, const parts *values, int64_t count,
+                         uint8_t *out, int64_t *ends) {
+    uint8_t *to = out;
+    for (int64_t k = 0; k < count; k++) {
+        to = put(to, pieces[0].bytes, pieces[0].length);
+        to = put_text(to, encoding, ids, k);
+        to = put(to, pieces[1].bytes, pieces[1].length);
+        to = put_part(to, values, k);
+        to = put(to, pieces[2].bytes, pieces[2].length);
+        ends[k] = to - out;
+    }
+}
+
+/* ---- records */
+
+INLINE int64_t varint_size(int64_t number) {
+    int64_t size = 1;
+    for (uint64_t bits = (uint64_t)number << 1; bits > 0x7F; bits >>= 7) size++;
+    return size;
+}
+
+/* A number that is not negative. */
+INLINE uint8_t *put_varint(uint8_t *to, int64_t number) {
+    uint64_t bits = (uint64_t)number << 1;
+    for (; bits > 0x7F; bits >>= 7) *to++ = (uint8_t)(bits | 0x80);
+    *to++ = (uint8_t)bits;
+    return to;
+}
+
+INLINE int64_t sized_bytes(const parts *p, int64_t k) {
+    int64_t length = p->ends[k] - p->starts[k];
+    return length < 0 ? 1 : varint_size(length) + length;
+}
+
+INLINE uint8_t *put_sized(uint8_t *to, const parts *p, int64_t k) {
+    if (p->ends[k] < p->starts[k]) {
+        *to++ = 1; /* -1 */
+        return to;
+    }
+    return put_part(put_varint(to, p->ends[k] - p->starts[k]), p, k);
+}
+
+/* Writes the records `first` to `count`, as many as fit into `room` bytes; returns the index of the first one that does
+ * not fit. `headers[kinds[k]]` are the encoded headers of record k, with their number before them; the length of what
+ * was written goes to `length`. */
+int64_t inferd_write_records(const parts *keys, const parts *values, const parts *headers, const int64_t *kinds,
+                             int64_t first, int64_t count, int64_t room, uint8_t *out, int64_t *length) {
+    uint8_t *to = out;
+    int64_t k = first;
+    for (; k < count; k++) {
+        int64_t kind = kinds[k], header_bytes = headers->ends[kind] - headers->starts[kind];
+        int64_t size = 2 + varint_size(k - first) + sized_bytes(keys, k) + sized_bytes(values, k) + header_bytes;
+        if (varint_size(size) + size > room - (to - out)) break;
+        to = put_varint(to, size);
+        *to++ = 0; /* attributes */
+        *to++ = 0; /* after the timestamp of the batch */
+        to = put_varint(to, k - first);
+        to = put_sized(to, keys, k);
+        to = put_sized(to, values, k);
+        to = put_part(to, headers, kind);
+    }
+    *length = to - out;
+    return k;
+}
+
+/* ---- equal parts */
+
+/* `numbers[k]`: the number of part k among the parts that differ, of which `first[number]` is the first; returns how
+ * many differ, or -1 if they are more than `most`. */
+int64_t inferd_number_parts(const parts *p, int64_t count, int64_t most, int64_t *first, int64_t *numbers) {
+    int64_t found = 0, guess = 0;
+    for (int64_t k = 0; k < count; k++) {
+        const uint8_t *text = p->bytes + p->starts[k];
+        int64_t length = p->ends[k] - p->starts[k], number = -1;
+        for (int64_t n = 0; n < found && number < 0; n++) {
+            int64_t tried = (guess + n) % found, other = first[tried];
+            if (p->ends[other] - p->starts[other] == length && same(p->bytes + p->starts[other], text, length))
+                number = tried;
+        }
+        if (number < 0) {
+            if (found == most) return -1;
+            first[number = found++] = k;
+        }
+        numbers[k] = guess = number;
+    }
+    return found;
+}

@@ -1,0 +1,119 @@
+"""The output of requests in a block is that of the same requests in a list."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import msgpack
+import numpy as np
+from aiokafka import TopicPartition
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.models import Alias, SplitShare
+from inferd.schemas.topics import TenantTopics
+from inferd.streams.inference import ModelCatalog, Outcome, Record, Scorer, Version, kernels_fault
+from inferd.streams.kafka import UNCHECKED, OutgoingBlock
+from inferd.streams.lane import OutputBatch
+from inferd.streams.prediction_runner import PredictionRunner
+from inferd.streams.requests import BatchScoring, BatchSizer, RequestProcessor, Timing
+from inferd.streams.settings import LaneSettings
+from inferd.streams.telemetry import LaneMeasures
+from tests.fixtures.lane import sum_model
+from tests.fixtures.record_blocks import block_of
+
+TOPICS = TenantTopics("inferd", "default")
+TIMING = Timing(5_000, 12)
+RESULTS = (TOPICS.name("results"), 0)
+
+
+@dataclass(frozen=True)
+class Request:
+    value: bytes | None
+    key: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    timestamp: int
+    offset: int = 0
+
+
+def request(model: str, given_id: str | None, value: float) -> bytes:
+    body = {"model_id": model, "input_data": [value, 1.0]} | ({} if given_id is None else {"id": given_id})
+    return bytes(msgpack.packb(body))
+
+
+HEADERS = st.sampled_from([(), (("correlation-id", b"7"),), (("correlation-id", b"8"),), (("reply-to", b"other"),)])
+VALUES = st.builds(
+    request, st.sampled_from(["sum:1", "sum@split", "missing"]), st.sampled_from([None, "a", "b"]), st.floats(-9, 9)
+)
+
+
+def requests(headers: st.SearchStrategy[tuple[tuple[str, bytes | None], ...]]) -> st.SearchStrategy[list[Request]]:
+    keys, stamps = st.sampled_from([None, b"", b"k", b"other"]), st.sampled_from([0, 4_000, 4_990, 6_000])
+    return st.lists(st.builds(Request, VALUES, keys, headers, stamps), min_size=1, max_size=20)
+
+
+def alike(model: str, headers: tuple[tuple[str, bytes | None], ...]) -> st.SearchStrategy[list[Request]]:
+    """Requests whose results are all usual, so that they stay columns."""
+    values = st.builds(request, st.just(model), st.sampled_from(["a", "b"]), st.floats(-9, 9))
+    keys, stamps = st.sampled_from([None, b"", b"k"]), st.sampled_from([0, 4_000, 4_990])
+    return st.lists(st.builds(Request, values, keys, st.just(headers), stamps), min_size=8, max_size=20)
+
+
+USUAL = st.sampled_from(["sum:1", "sum@champion", "sum@split"]).flatmap(
+    lambda model: HEADERS.filter(lambda headers: ("reply-to", b"other") not in headers).flatmap(
+        lambda headers: alike(model, headers)
+    )
+)
+
+
+def processor() -> RequestProcessor:
+    catalog = ModelCatalog()
+    for number in (1, 2):
+        served = sum_model(number)
+        catalog.put(Version(served.manifest, "ready", served=served))
+    catalog.put_alias("sum", "champion", Alias(version=1, revision=4))
+    catalog.put_alias("sum", "split", Alias(split=[SplitShare(1, 1), SplitShare(2, 1)]))
+    measures = LaneMeasures()
+    scoring = BatchScoring(measures, BatchSizer(LaneSettings()), PredictionRunner("w", measures, 1e9), time.time)
+    return RequestProcessor(TOPICS, Scorer(catalog, DEFAULT_LIMITS), "w", UNCHECKED, scoring)
+
+
+def outcome_of(made: RequestProcessor, records: object, marks: bytes) -> Outcome:
+    batch = made.scorer.prepare([(0, records)], 5_000)  # type: ignore[list-item]
+    for group in batch.groups:
+        group.predict()
+    return replace(batch.finish(), cache_marks=marks)
+
+
+def written(made: RequestProcessor, records: list[Record], marks: bytes, *, block: bool) -> OutputBatch:
+    given_as = block_of(records) if block else records
+    outcome = outcome_of(made, given_as, marks)
+    return made.output(TopicPartition(TOPICS.name("requests"), 0), given_as, outcome, range(len(records)), TIMING)
+
+
+@given(requests(HEADERS) | USUAL, st.booleans())
+def test_the_output_of_a_block_is_that_of_a_list(given_requests: list[Request], cached: bool) -> None:
+    records: list[Record] = [replace(each, offset=offset) for offset, each in enumerate(given_requests)]
+    marks = bytes(n % 3 for n in range(len(records))) if cached else b""
+    expected, found = (written(processor(), records, marks, block=block) for block in (False, True))
+    assert {place: list(each) for place, each in found.by_topic.items()} == expected.by_topic
+    for field in ("next_offset", "records", "timestamps", "tally", "replies"):
+        assert getattr(found, field) == getattr(expected, field)
+
+
+@given(USUAL)
+def test_usual_results_of_a_block_stay_columns(given_requests: list[Request]) -> None:
+    if kernels_fault() is None:
+        records: list[Record] = [replace(each, offset=offset) for offset, each in enumerate(given_requests)]
+        assert isinstance(written(processor(), records, b"", block=True).by_topic[RESULTS], OutgoingBlock)
+
+
+def test_a_record_added_to_a_block_makes_it_a_list() -> None:
+    records: list[Record] = [Request(request("sum:1", "a", float(n)), b"k", (), 4_000, n) for n in range(9)]
+    output = written(processor(), records, b"", block=True)
+    before = list(output.by_topic[RESULTS])
+    output.add(*RESULTS, (None, b"more", []))
+    assert output.by_topic[RESULTS] == [*before, (None, b"more", [])]
+    assert np.shape(output.timestamps) == (9,)
