@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from inferd.streams.inference.catalog import ServedModel
 from inferd.streams.inference.inputs import Inputs
+from inferd.streams.inference.kernels import ReadRows
 from inferd.streams.inference.micro_batch import Group, MicroBatch
 from inferd.streams.inference.spans import AsciiTexts, Spans
 
@@ -25,6 +26,8 @@ class Bucket:
     indexes: list[int] = field(default_factory=list)
     ids: Sequence[str] = field(default_factory=list)
     rows: Sequence[bytes] = ()
+    read: ReadRows | None = None
+    """The rows, if a kernel has read them with their envelopes."""
 
     def add(self, index: int, request_id: str, row: bytes) -> None:
         """Adds a request."""
@@ -32,12 +35,16 @@ class Bucket:
         self.ids, self.rows = as_list(self.ids), as_list(self.rows)
         self.ids.append(request_id)
         self.rows.append(row)
+        self.read = None
 
-    def add_several(self, indexes: Sequence[int], ids: Sequence[str], rows: Spans) -> None:
+    def add_several(
+        self, indexes: Sequence[int], ids: Sequence[str], rows: Spans, read: ReadRows | None = None
+    ) -> None:
         """Adds requests."""
         if not self.indexes:
-            self.indexes, self.ids, self.rows = [*indexes], ids, rows
+            self.indexes, self.ids, self.rows, self.read = [*indexes], ids, rows, read
             return
+        self.read = None
         self.indexes += indexes
         self.ids, self.rows = [*self.ids, *ids], [*self.rows, *rows]
 
@@ -52,7 +59,8 @@ class Bucket:
     def take(self, places: NDArray[np.intp]) -> Bucket:
         """The requests at `places`."""
         listed = places.tolist()
-        return Bucket([*_at(listed, self.indexes)], _ids_at(listed, self.ids), strings_at(listed, self.rows))
+        read = self.read.take(places) if self.read is not None else None
+        return Bucket([*_at(listed, self.indexes)], _ids_at(listed, self.ids), strings_at(listed, self.rows), read)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ from inferd.schemas.requests import (
 from inferd.streams.inference.buckets import Bucket, Leg, routing_keys, strings_at
 from inferd.streams.inference.cache import PredictionCache
 from inferd.streams.inference.catalog import ModelCatalog, ServedModel
-from inferd.streams.inference.features import ENCODINGS, ID_BYTES, valid_ids
+from inferd.streams.inference.features import ENCODINGS, ID_BYTES, FeatureSchema, valid_ids
 from inferd.streams.inference.kernels import EnvelopeKernel, UnavailableError, library
 from inferd.streams.inference.micro_batch import MicroBatch, internal_error
 from inferd.streams.inference.needed_versions import NeededVersions
@@ -107,6 +107,8 @@ class Scorer:
         self._headers = HeaderReader(limits, self._exchanges, reply_to_allowed)
         self._ask, self._ask_rows = ask, ask_rows
         self._kernel = _envelope_kernel(limits)
+        self._last_features: dict[Codec, FeatureSchema] = {}
+        """Those of most requests of a micro-batch in a codec: the rows of the next ones are probably alike."""
 
     def prepare(
         self,
@@ -180,11 +182,13 @@ class Scorer:
         encoding = ENCODINGS.get(codec)
         if self._kernel is None or encoding is None or len(indexes) < self.kernel_min:
             return indexes
-        found, left = self._kernel.read(encoding, strings_at(indexes, record_values(batch.records)))
+        guess = self._last_features.get(codec)
+        rows = guess.kernel_for(codec, self.limits) if guess is not None else None
+        found, left = self._kernel.read(encoding, strings_at(indexes, record_values(batch.records)), rows)
         for plain in found:
             bucket = buckets.setdefault((codec, plain.model_id, ()), Bucket())
             places = [indexes[place] for place in plain.indexes]
-            bucket.add_several(places, _ids_of(batch, places, plain.ids), plain.rows)
+            bucket.add_several(places, _ids_of(batch, places, plain.ids), plain.rows, plain.read)
         return [indexes[place] for place in left]
 
     def _read_envelopes(
@@ -224,7 +228,10 @@ class Scorer:
             if not legs:
                 left += part.indexes
                 continue
-            inputs, fits = legs[0].model.features.gather(codec, part.rows, self.limits)
+            features = legs[0].model.features
+            inputs, fits = features.gather(codec, part.rows, self.limits, part.read)
+            if 2 * len(part.ids) > len(batch.records):
+                self._last_features[codec] = features
             left += compress(part.indexes, ~fits)
             read = part if fits.all() else part.take(np.flatnonzero(fits))
             readable = legs if read is part else [leg.among(fits) for leg in legs]

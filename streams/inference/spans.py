@@ -34,6 +34,8 @@ class Spans(Sequence[bytes]):
     def merge(cls, parts: Sequence[tuple[Sequence[int], Spans]]) -> Spans:
         """The strings of all parts, each with the index that its strings have; together, these are all indexes."""
         count = sum(len(strings) for _, strings in parts)
+        if len(parts) == 1 and list(parts[0][0]) == list(range(count)):
+            return parts[0][1]
         starts, ends, base = np.empty(count, np.int64), np.empty(count, np.int64), 0
         for indexes, strings in parts:
             starts[indexes], ends[indexes] = strings.starts + base, strings.ends + base

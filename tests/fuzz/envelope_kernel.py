@@ -18,7 +18,7 @@ from inferd.schemas.codecs import DECODE_ERRORS, JSON, MSGPACK, Codec
 from inferd.schemas.errors import InferenceError
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.streams.inference.features import ENCODINGS, ID_BYTES, valid_ids
-from inferd.streams.inference.kernels import EnvelopeKernel, library
+from inferd.streams.inference.kernels import EnvelopeKernel, PlainRequests, RowKernel, RowSchema, library
 from inferd.streams.inference.kernels.envelopes import ENVELOPE
 from tests.fuzz.mutators import SHAPES, mutate
 from tests.fuzz.row_kernel import WRITERS
@@ -31,7 +31,8 @@ IDS = ("r", "a:b-1", "0" * ID_CHARS_MAX, "A_b.c")
 ODD_IDS: tuple[Any, ...] = ("", "0" * (ID_CHARS_MAX + 1), "é", "a b", 'a"', "a\\", 7, None, ["r"])
 MODELS = ("m", "model@champion", "model:3", "é", "")
 ROWS: tuple[Any, ...] = (
-    [1.5, None, True, "AA"], {"a": 1.0, "b": "AA"}, [], {}, [0.25] * 20, {f"f{n}": n / 7 for n in range(20)},
+    [1.5, None, True, "AA"], {"a": 1.0, "b": "AA"}, {"b": "AA", "a": 2}, [0.5, "AA"], {"a": 3.5}, [], {}, [0.25] * 20,
+    {f"f{n}": n / 7 for n in range(20)},
     {"a": "x" * 300},
 )  # fmt: skip
 ODD_ROWS: tuple[Any, ...] = (
@@ -43,6 +44,13 @@ PARTS = (b'"id":"r",', b"]", b"}", b'"', b"\\", b",", b" ", b'"model_id"', b"\x8
 @cache
 def kernel() -> EnvelopeKernel:
     return EnvelopeKernel(library(), ID_BYTES, ID_CHARS_MAX, BYTES_MAX)
+
+
+@cache
+def row_kernel(names: tuple[str, str] = ("a", "b")) -> RowKernel:
+    """Reads some of the rows: a number and a category."""
+    category = names.index("b")
+    return RowKernel(library(), RowSchema(names, (False, False), {category: {"AA": 1.0}}, (0, 1), False))
 
 
 def request(rng: random.Random) -> tuple[dict[str, Any], bool]:
@@ -77,9 +85,13 @@ def compare_once(rng: random.Random, guarded: Guarded) -> tuple[int, int]:
     ends = guarded(np.cumsum([len(value) for value in values], dtype=np.int64))
     envelopes = guarded(np.zeros(len(values), ENVELOPE))
     starts = guarded(ends - np.array([len(value) for value in values]))
-    kernel().read_into(envelopes, ENCODINGS[codec], content.ctypes.data, starts, ends)
+    rows = rng.choice((None, row_kernel()))
+    matrix = guarded(np.zeros((len(values), row_kernel().features)))
+    kernel().read_into(envelopes, ENCODINGS[codec], content.ctypes.data, starts, ends, rows, matrix)
     guarded.release()
-    found, left = kernel().read(ENCODINGS[codec], values)
+    found, left = kernel().read(ENCODINGS[codec], values, rows)
+    for plain in found:
+        check_rows(codec, plain)
     read = {
         place: (plain.model_id, id_, row)
         for plain in found
@@ -91,6 +103,15 @@ def compare_once(rng: random.Random, guarded: Guarded) -> tuple[int, int]:
         if place in read:
             check(codec, data, *read[place])
     return len(values), len(read)
+
+
+def check_rows(codec: Codec, plain: PlainRequests) -> None:
+    """Rows that were read with their envelopes are those that the row kernel reads."""
+    if plain.read is not None:
+        matrix, fits = plain.read.rows()
+        expected, which = row_kernel().read(ENCODINGS[codec], plain.rows)
+        assert fits.tolist() == which.tolist(), f"{list(plain.rows)}"
+        assert matrix.tobytes() == expected.tobytes(), f"{list(plain.rows)}"
 
 
 def check(codec: Codec, data: bytes, model_id: str, id_: str | None, row: bytes) -> None:

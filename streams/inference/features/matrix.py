@@ -39,6 +39,7 @@ from inferd.streams.inference.features.vectorised import gather
 from inferd.streams.inference.inputs import Inputs, Matrix, Table, concatenate
 from inferd.streams.inference.kernels import (
     Encoding,
+    ReadRows,
     RecordKernel,
     RowKernel,
     RowSchema,
@@ -134,10 +135,29 @@ class FeatureSchema:
         columns = inputs.columns() if isinstance(inputs, Table) else inputs.T
         return {rule.name: rule.values(column) for rule, column in zip(self._all, columns, strict=True)}
 
-    def gather(self, codec: Codec, rows: Sequence[bytes], limits: Limits) -> tuple[Inputs, NDArray[np.bool_]]:
+    def gather(
+        self, codec: Codec, rows: Sequence[bytes], limits: Limits, read: ReadRows | None = None
+    ) -> tuple[Inputs, NDArray[np.bool_]]:
         """Converts encoded `input_data` of one row each on the fast path: the inputs, equal to those of `inputs`, and
-        bool (rows,), which rows these are. The other rows, and all errors, are left to `inputs`."""
-        return self._tables(codec, rows, limits) if self._has_values else self._matrix(codec, rows, limits)
+        bool (rows,), which rows these are. The other rows, and all errors, are left to `inputs`.
+
+        `read`: the rows as a kernel has read them already; ignored if it is another one than `kernel_for`.
+        """
+        if self._has_values:
+            return self._tables(codec, rows, limits)
+        if read is not None and read.kernel is self.kernel_for(codec, limits):
+            return self._valid(*read.rows())
+        return self._valid(*self._read(codec, rows, limits))
+
+    def kernel_for(self, codec: Codec, limits: Limits) -> RowKernel | None:
+        """The kernel that reads rows in a codec, within limits; None if none does."""
+        kernel = self.kernel
+        if kernel is None or codec not in ENCODINGS or not self._within(limits):
+            return None
+        return kernel if kernel.text_bytes_max <= limits.string_chars_max else None
+
+    def _within(self, limits: Limits) -> bool:
+        return self.n_features <= min(limits.features_max, limits.values_max)
 
     def _tables(self, codec: Codec, rows: Sequence[bytes], limits: Limits) -> tuple[Inputs, NDArray[np.bool_]]:
         """Decodes a few rows at a time: if one of them is invalid, the typed decoder rejects all that are decoded
@@ -158,9 +178,6 @@ class FeatureSchema:
             return None if isinstance(given, TensorRows) or given.single else self.inputs(given)
         except InferenceError:
             return None
-
-    def _matrix(self, codec: Codec, rows: Sequence[bytes], limits: Limits) -> tuple[Matrix, NDArray[np.bool_]]:
-        return self._valid(*self._read(codec, rows, limits))
 
     def record_kernel(self, paths: Sequence[Sequence[str]], rejected: str | None) -> RecordKernel | None:
         """Reads the features from records in which they are at `paths`, names in maps, in the order of `feature_names`.
@@ -191,12 +208,10 @@ class FeatureSchema:
         return matrix, fits
 
     def _read(self, codec: Codec, rows: Sequence[bytes], limits: Limits) -> tuple[Matrix, NDArray[np.bool_]]:
-        kernel, encoding = self.kernel, ENCODINGS.get(codec)
-        if self.n_features <= min(limits.features_max, limits.values_max):
-            if kernel is not None and encoding is not None and kernel.text_bytes_max <= limits.string_chars_max:
-                return kernel.read(encoding, rows)
-            if self.plain and codec is MSGPACK:
-                return gather(rows, self.n_features)
+        if (kernel := self.kernel_for(codec, limits)) is not None:
+            return kernel.read(ENCODINGS[codec], rows)
+        if self.plain and codec is MSGPACK and self._within(limits):
+            return gather(rows, self.n_features)
         return np.empty((0, self.n_features)), np.zeros(len(rows), np.bool_)
 
     def _row_kernel(self, order: tuple[str, ...]) -> RowKernel | None:

@@ -11,7 +11,7 @@ from inferd.streams.inference.kernels.compiled import (
     library_in,
     use_kernels,
 )
-from inferd.streams.inference.kernels.envelopes import EnvelopeKernel, PlainRequests
+from inferd.streams.inference.kernels.envelopes import EnvelopeKernel, PlainRequests, ReadRows
 from inferd.streams.inference.kernels.forest import Forest, Trees, UnsupportedError, pack
 from inferd.streams.inference.kernels.keys import key_digests
 from inferd.streams.inference.kernels.records import RecordKernel
@@ -28,6 +28,7 @@ __all__ = [
     "Forest",
     "Library",
     "PlainRequests",
+    "ReadRows",
     "RecordKernel",
     "RecordParts",
     "RowKernel",

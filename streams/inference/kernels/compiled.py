@@ -89,7 +89,7 @@ class Library:
         ]  # fmt: skip
         self.scan_batch.argtypes = [pointer, *[count] * 7, pointer]
         self.read_envelopes.argtypes = [
-            ctypes.c_int32, *[pointer] * 3, count, count, pointer, count, pointer, pointer,
+            ctypes.c_int32, *[pointer] * 3, count, count, pointer, count, *[pointer] * 4,
         ]  # fmt: skip
         self.index_entries.restype, self.read_rows.restype, self.read_envelopes.restype = None, count, count
         self.hash_keys.argtypes = [pointer, pointer, count, pointer, ctypes.c_int32]

@@ -11,6 +11,7 @@ typedef struct {
     int64_t model; /* its index in the list of models; -1: the request is not plain */
     int64_t id_at, id_length; /* -1 and 0: none */
     int64_t row_at, row_length;
+    int64_t row; /* its index among the rows that were read; -1: it was not read */
 } envelope;
 
 typedef struct {
@@ -23,6 +24,10 @@ typedef struct {
     int64_t id_max;
     span *model;
     int64_t models;
+    const schema *schema; /* of the rows that are read with their envelopes; null: none are */
+    names names;
+    double *matrix;
+    int64_t rows; /* so many have been read */
 } reading;
 
 /* The index of a model in the list, to which it is added if it is new; -1 if the list is full. `guess` is tried first: the
@@ -95,7 +100,13 @@ INLINE int read_field(reading *r, int32_t encoding, cursor *c, envelope *e, int6
     if (length == 10 && !memcmp(text, "input_data", 10)) {
         if (encoding == JSON) skip_space(c);
         const uint8_t *first = c->at;
-        if (e->row_length || !(encoding == JSON ? json_skip_row(c) : msgpack_skip_row(c))) return 0;
+        if (e->row_length) return 0;
+        if (r->schema && next_row(r->schema, encoding, c, &r->names, r->matrix + r->rows * r->schema->features)) {
+            e->row = r->rows;
+        } else {
+            c->at = first;
+            if (!(encoding == JSON ? json_skip_row(c) : msgpack_skip_row(c))) return 0;
+        }
         e->row_at = first - r->bytes;
         e->row_length = c->at - first;
         return 1;
@@ -113,7 +124,7 @@ INLINE int read_field(reading *r, int32_t encoding, cursor *c, envelope *e, int6
 
 INLINE int read_envelope(reading *r, int32_t encoding, cursor *c, envelope *e, int64_t guess) {
     uint64_t count = 3;
-    *e = (envelope){-2, -1, 0, 0, 0};
+    *e = (envelope){-2, -1, 0, 0, 0, -1};
     if (encoding == JSON ? !json_byte(c, '{') : !msgpack_count(c, 0x80, 0xDE, &count) || count > 3) return 0;
     for (uint64_t k = 0; k < count; k++) {
         if (encoding == JSON && k && !json_byte(c, ',')) break;
@@ -127,19 +138,26 @@ INLINE int read_envelope(reading *r, int32_t encoding, cursor *c, envelope *e, i
 }
 
 /* Requests `bytes[starts[k] .. ends[k]]` of up to `bytes_max` bytes -> `out[k]`; the spans of the models that they name,
- * in `model` with room for MODELS_MAX, and how many these are. The list may include a
- * model that is named only by requests that are not plain. */
+ * in `model` with room for MODELS_MAX, and how many these are, or -1 if memory ran out. The list may include a
+ * model that is named only by requests that are not plain. Rows that `s` (may be null) can read go to float64 rows of
+ * `matrix`, with room for all. */
 int64_t inferd_read_envelopes(int32_t encoding, const uint8_t *bytes, const int64_t *starts, const int64_t *ends,
-                              int64_t count, int64_t bytes_max, const uint8_t *id_bytes, int64_t id_max, span *model,
-                              envelope *out) {
-    reading r = {bytes, id_bytes, id_max, model, 0};
+                              int64_t count, int64_t bytes_max, const uint8_t *id_bytes, int64_t id_max,
+                              const schema *s, double *matrix, span *model, envelope *out) {
+    reading r = {bytes, id_bytes, id_max, model, 0, s, {0}, matrix, 0};
+    int64_t *room = s ? start_names(s, &r.names) : 0, guess = 0;
+    if (s && !room) return -1;
     cursor c = {bytes, bytes};
-    int64_t guess = 0;
     for (int64_t k = 0; k < count; k++) {
         c.at = bytes + starts[k];
         c.end = bytes + ends[k];
-        if (c.end - c.at > bytes_max || !read_envelope(&r, encoding, &c, out + k, guess)) out[k].model = -1;
-        else guess = out[k].model;
+        if (c.end - c.at > bytes_max || !read_envelope(&r, encoding, &c, out + k, guess)) {
+            out[k].model = -1;
+            continue;
+        }
+        guess = out[k].model;
+        if (out[k].row >= 0) r.rows++;
     }
+    free(room);
     return r.models;
 }

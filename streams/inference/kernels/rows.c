@@ -393,9 +393,7 @@ INLINE int json_listed(const schema *s, cursor *c, double *row) {
 }
 
 INLINE int json_row(const schema *s, cursor *c, names *n, double *row) {
-    int read = json_byte(c, '{') ? json_named(s, c, n, row) : json_byte(c, '[') && json_listed(s, c, row);
-    skip_space(c);
-    return read;
+    return json_byte(c, '{') ? json_named(s, c, n, row) : json_byte(c, '[') && json_listed(s, c, row);
 }
 
 /* ---- MessagePack: https://github.com/msgpack/msgpack/blob/master/spec.md */
@@ -514,26 +512,43 @@ INLINE int msgpack_row(const schema *s, cursor *c, names *n, double *row) {
     return is_list ? msgpack_listed(s, c, row) : msgpack_named(s, c, n, row);
 }
 
+/* ---- rows one after the other */
+
+/* What `names` needs for a schema, to be freed; null if memory ran out. */
+static int64_t *start_names(const schema *s, names *n) {
+    int64_t *room = malloc((size_t)s->features * 2 * sizeof(int64_t));
+    if (!room) return room;
+    *n = (names){room, room + s->features, 0};
+    for (int64_t feature = 0; feature < s->features; feature++) {
+        n->guess[feature] = feature;
+        n->seen[feature] = -1;
+    }
+    return room;
+}
+
+/* Each row that is tried has a number of its own in `n`. */
+INLINE int next_row(const schema *s, int32_t encoding, cursor *c, names *n, double *row) {
+    int read = encoding == JSON ? json_row(s, c, n, row) : msgpack_row(s, c, n, row);
+    n->row_number++;
+    return read;
+}
+
 /* ---- entry point */
 
 /* Rows `bytes[starts[k] .. ends[k]]` -> float64 rows of `matrix`, one after the other, of those that could be read;
  * how many, or -1 if memory ran out. `fits[k]` says which: it is 1 or 0. */
 int64_t inferd_read_rows(const schema *s, int32_t encoding, const uint8_t *bytes, const int64_t *starts,
                          const int64_t *ends, int64_t count, double *matrix, uint8_t *fits) {
-    int64_t *room = malloc((size_t)s->features * 2 * sizeof(int64_t)), read = 0;
+    names n;
+    int64_t *room = start_names(s, &n), read = 0;
     if (!room) return -1;
-    names n = {room, room + s->features, 0};
-    for (int64_t feature = 0; feature < s->features; feature++) {
-        n.guess[feature] = feature;
-        n.seen[feature] = -1;
-    }
     cursor c = {bytes, bytes};
-    for (; n.row_number < count; n.row_number++) {
-        double *row = matrix + read * s->features;
-        c.at = bytes + starts[n.row_number];
-        c.end = bytes + ends[n.row_number];
-        int fit = encoding == JSON ? json_row(s, &c, &n, row) : msgpack_row(s, &c, &n, row);
-        fits[n.row_number] = fit = fit && c.at == c.end;
+    for (int64_t k = 0; k < count; k++) {
+        c.at = bytes + starts[k];
+        c.end = bytes + ends[k];
+        int fit = next_row(s, encoding, &c, &n, matrix + read * s->features);
+        if (encoding == JSON) skip_space(&c);
+        fits[k] = fit = fit && c.at == c.end;
         read += fit;
     }
     free(room);

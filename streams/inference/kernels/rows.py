@@ -53,7 +53,10 @@ class MatrixKernel:
 
     def __init__(self, read: Callable[..., int], features: int, schema: CompiledSchema, *arguments: int) -> None:
         """`read`: the kernel, which gets the schema and the `arguments` first."""
-        self._read, self._features, self._schema, self._arguments = read, features, schema, arguments
+        self._read, self._schema, self._arguments = read, schema, arguments
+        self.features = features
+        self.schema_at = schema.at
+        """The address of the schema."""
 
     def read(self, encoding: Encoding, rows: Sequence[bytes]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """The rows that the kernel can read, float64 (readable rows, features), C-contiguous, NaN where a value is
@@ -62,7 +65,7 @@ class MatrixKernel:
         `MemoryError` if there is no memory for the names of a row.
         """
         spans = Spans.of(rows)
-        matrix, fits = np.empty((len(rows), self._features)), np.empty(len(rows), np.bool_)
+        matrix, fits = np.empty((len(rows), self.features)), np.empty(len(rows), np.bool_)
         return matrix[: self.read_into(matrix, fits, encoding, spans.content, spans.starts, spans.ends)], fits
 
     def read_into(
@@ -79,7 +82,7 @@ class MatrixKernel:
         places = (starts.ctypes.data, ends.ctypes.data, len(ends), matrix.ctypes.data, fits.ctypes.data)
         read = self._read(self._schema.at, *self._arguments, ENCODINGS.index(encoding), content, *places)
         if read < 0:
-            raise MemoryError(f"names of {self._features} features")
+            raise MemoryError(f"names of {self.features} features")
         return read
 
 
