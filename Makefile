@@ -115,6 +115,7 @@ bench-jobs: $(VENV)/.installed-dev ## Measure batch jobs, compared with Booster.
 bench-kernels: $(VENV)/.installed-dev ## Measure the compiled kernels, compared with Booster.predict and a loop by hand.
 	@$(PY) -m bench.kernels
 	@$(PY) -m bench.rows
+	@$(PY) -m bench.path
 	@$(PY) -m bench.splits
 
 bench-cache: $(VENV)/.installed-dev ## Measure the benefit, the restore and the eviction policies of the prediction cache.

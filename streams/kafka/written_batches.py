@@ -67,19 +67,16 @@ def written_batches(
 
 def encoded_headers(lists: Sequence[HeaderList]) -> Spans:
     """Each list of headers as a record has it, with their number before them."""
-    return Spans.of([_encoded(headers) for headers in lists])
+    return Spans.of([_varint(len(headers)) + b"".join(map(_encoded, headers)) for headers in lists])
 
 
-def _encoded(headers: HeaderList) -> bytes:
-    return _varint(len(headers)) + b"".join([_encoded_header(*header) for header in headers])
+@lru_cache(maxsize=4_096)
+def _encoded(header: tuple[str, bytes | None]) -> bytes:
+    name, value = header[0].encode(), header[1]
+    return b"".join([_varint(len(name)), name, _varint(-1 if value is None else len(value)), value or b""])
 
 
 @lru_cache(maxsize=1_024)
-def _encoded_header(name: str, value: bytes | None) -> bytes:
-    encoded = name.encode()
-    return b"".join([_varint(len(encoded)), encoded, _varint(-1 if value is None else len(value)), value or b""])
-
-
 def _varint(number: int) -> bytes:
     out = bytearray()
     encode_varint(number, out.append)

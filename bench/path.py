@@ -1,0 +1,160 @@
+"""The whole path of a request through a worker in memory: fetched record batches to record batches of results.
+
+`python -m bench.path`: inferd and a loop written by hand take turns in one process, on one thread, over requests that
+are all different; µs of CPU a message, the best of the turns for each micro-batch, and the ratio. The loop reads and
+writes record batches with aiokafka, and decodes and encodes as the loops of `python -m bench` do, without headers.
+Sockets, asyncio and the bookkeeping of partitions are in neither.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import lightgbm
+import numpy as np
+from aiokafka import TopicPartition
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
+from rich.console import Console
+from rich.table import Table
+
+from bench.kernels import train
+from bench.layouts import LAYOUTS, MODEL_ID
+from bench.machine import CpuLedger
+from bench.requests import PARTITIONS, Requests, make_requests
+from bench.rows import Layout, inferd_catalog
+from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.topics import TenantTopics
+from inferd.streams.inference import Scorer
+from inferd.streams.kafka import UNCHECKED, fill_batches
+from inferd.streams.kafka.record_batches import PartitionRecords, RecordBatches
+from inferd.streams.monitoring import Monitor
+from inferd.streams.prediction_runner import PredictionRunner
+from inferd.streams.requests import BatchScoring, BatchSizer, RequestProcessor
+from inferd.streams.settings import LaneSettings
+from inferd.streams.telemetry import LaneMeasures
+
+MEASURED = ("list-msgpack", "named-json")
+SIZES = (256, 1_024, 4_096)
+REQUESTS = 8_192
+TOPICS = TenantTopics("bench", "default")
+BATCH_BYTES = 2**24
+DIGEST = "0" * 64
+Fetched = list[tuple[TopicPartition, bytes]]
+"""By partition, one record batch."""
+Run = Callable[[Fetched], Awaitable[list[bytes]]]
+"""Returns the record batches that would be sent to the results."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 0."""
+    parser = argparse.ArgumentParser(prog="python -m bench.path", description=__doc__)
+    parser.add_argument("--turns", type=int, default=9)
+    options = parser.parse_args(arguments)
+    console, ledger = Console(), CpuLedger()
+    table = Table("layout", "micro-batch", "by hand µs", "inferd µs", "by hand / inferd")
+    for layout in MEASURED:
+        asyncio.run(compare(table, layout, options.turns))
+    console.print(table)
+    console.print(f"others' load: {ledger.verdict()}")
+    return 0
+
+
+async def compare(table: Table, layout: str, turns: int) -> None:
+    """Adds the rows of a layout."""
+    text, requests = train(100, 31), make_requests(REQUESTS, "r", layout)
+    contenders = {"by hand": by_hand(text, layout), "inferd": inferd(text, layout)}
+    for size in SIZES:
+        batches = [fetched(requests, first, size) for first in range(0, REQUESTS, size)]
+        best = {name: [float("inf")] * len(batches) for name in contenders}
+        for turn in range(turns):
+            for number, batch in enumerate(batches):
+                for name in sorted(contenders, reverse=bool((turn + number) % 2)):
+                    begin = time.thread_time()
+                    sent = await contenders[name](batch)
+                    best[name][number] = min(best[name][number], time.thread_time() - begin)
+                    assert sum(len(list(DefaultRecordBatch(bytearray(each)))) for each in sent) == size
+        hand, own = (sum(best[name]) * 1e6 / REQUESTS for name in ("by hand", "inferd"))
+        table.add_row(layout, f"{size:,}", f"{hand:.2f}", f"{own:.2f}", f"{hand / own:.2f}")
+
+
+def fetched(requests: Requests, first: int, size: int) -> Fetched:
+    """A micro-batch as the broker has it, spread over the partitions."""
+    now_ms = int(time.time() * 1000)
+    parts = []
+    for partition in range(PARTITIONS):
+        builder = DefaultRecordBatchBuilder(
+            2, 0, is_transactional=False, producer_id=-1, producer_epoch=-1, base_sequence=-1, batch_size=BATCH_BYTES
+        )
+        for offset, number in enumerate(range(first + partition, first + size, PARTITIONS)):
+            value, headers = requests.encode(number), list(requests.layout.headers)
+            builder.append(offset, now_ms - number % 10, requests.key(number), value, headers)  # type: ignore[arg-type]
+        parts.append((TopicPartition(TOPICS.name("requests"), partition), bytes(builder.build())))
+    return parts
+
+
+def inferd(text: bytes, name: str) -> Run:
+    """What a worker does with default settings."""
+    encoding = "json" if name.endswith("json") else "msgpack"
+    catalog = inferd_catalog(text, Layout("", encoding, by_name=name.startswith("named")), (1,))
+    measures, lane = LaneMeasures(), LaneSettings(inline_ms_max=1e9)
+    scoring = BatchScoring(measures, BatchSizer(lane), PredictionRunner("bench", measures, 1e9), time.time)
+    processor = RequestProcessor(TOPICS, Scorer(catalog, DEFAULT_LIMITS), "worker-1", UNCHECKED, scoring)
+    processor.monitor = Monitor(TOPICS.name("model-stats"), "sampled", lambda _model, _version: None)
+    PartitionRecords.lane_topics.add(TOPICS.name("requests"))
+    read: Any = PartitionRecords  # aiokafka leaves its methods untyped
+    results, producer = TOPICS.name("results"), a_producer()
+
+    async def run(parts: Fetched) -> list[bytes]:
+        work = [(tp, read(tp, RecordBatches(data), [], 0, None, None, True, 0).take(None)) for tp, data in parts]
+        outputs = await processor.process(work)
+        return [
+            bytes(batch._build())  # noqa: SLF001
+            for output in (each for several in outputs for each in several)
+            for (topic, _), records in output.by_topic.items()
+            for batch in (fill_batches(producer, records, 0) if topic == results else ())
+        ]
+
+    return run
+
+
+def by_hand(text: bytes, name: str) -> Run:
+    """The loop of `bench/peers/aiokafka_loop.py`, without its connection."""
+    booster, layout, producer = lightgbm.Booster(model_str=text.decode()), LAYOUTS[name], a_producer()
+
+    async def run(parts: Fetched) -> list[bytes]:
+        sent = []
+        for _, data in parts:
+            batch = DefaultRecordBatch(bytearray(data))
+            assert batch.validate_crc()
+            records = list(batch)
+            requests = [layout.decode(record.value) for record in records]
+            matrix = np.array([layout.values(request["input_data"]) for request in requests])
+            predictions: Any = booster.predict(matrix, num_threads=1)
+            answers = producer.create_batch()
+            for record, request, prediction in zip(records, requests, predictions.tolist(), strict=True):
+                result = {"id": request["id"], "model_id": MODEL_ID, "version": 1, "digest": DIGEST}
+                answers.append(timestamp=0, key=record.key, value=layout.encode(result | {"prediction": prediction}))
+            sent.append(bytes(answers._build()))  # noqa: SLF001
+        return sent
+
+    return run
+
+
+def a_producer() -> Any:
+    """What filling batches needs of a producer."""
+    accumulator = SimpleNamespace(_compression_type=0, _txn_manager=None)
+    return SimpleNamespace(
+        _message_accumulator=accumulator,
+        create_batch=lambda: BatchBuilder(BATCH_BYTES, 0, is_transactional=False),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
