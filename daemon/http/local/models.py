@@ -14,6 +14,7 @@ from inferd.daemon.http.routes import (
 )
 from inferd.schemas.errors import InvalidValueError, ModelNotFoundError
 from inferd.schemas.models import Alias, AliasTarget, VersionExistsError, without_history
+from inferd.schemas.monitoring import Baseline
 from inferd.schemas.requests import ModelReference
 from inferd.streams.inference import ModelCatalog, Version, scores_batches
 from inferd.streams.serving import ModelManager
@@ -39,6 +40,11 @@ class LocalModels:
     async def show_version(self, tenant: str, reference: ModelReference) -> ModelVersion:
         """See `Models`."""
         return await asyncio.to_thread(self._version, reference)
+
+    async def baseline(self, tenant: str, reference: ModelReference) -> Baseline | None:
+        """See `Models`; a script does not compare what it scores."""
+        await self.show_version(tenant, reference)
+        return None
 
     async def deploy(self, tenant: str, deploy: Deploy) -> Deployed:
         """See `Models`."""

@@ -15,6 +15,7 @@ from inferd.daemon.http.routes.uploads import Uploads
 from inferd.schemas.errors import InvalidIdError, InvalidValueError
 from inferd.schemas.limits import DEFAULT_LIMITS
 from inferd.schemas.models import Alias, check_model_name, decode_target
+from inferd.schemas.monitoring import Baseline
 from inferd.schemas.requests import ModelReference
 
 MODELS: web.AppKey[Models] = web.AppKey("models", Models)
@@ -44,6 +45,12 @@ class AliasesAnswer(Struct, frozen=True):
     aliases: dict[str, Alias]
 
 
+class BaselineAnswer(Struct, frozen=True):
+    """The baseline of a version; null if it has none yet."""
+
+    baseline: Baseline | None
+
+
 class RemovedAnswer(Struct, frozen=True):
     """Keys of the records that were removed: `<model id>/<version>` or `<model id>@<alias>`."""
 
@@ -58,6 +65,7 @@ def add_models(app: web.Application, models: Models, uploads: Uploads) -> None:
     router.add_get("/models/{model_id}/aliases", list_aliases)
     router.add_post(f"{ALIAS_PATH}/rollback", rollback_alias)
     router.add_post(f"{ALIAS_PATH}/promote", promote_alias)
+    router.add_get("/models/{model_id}/versions/{version}/baseline", show_baseline)
     for path, reference_of in REFERENCE_PATHS.items():
         router.add_get(path, _get(reference_of))
         router.add_delete(path, _delete(reference_of))
@@ -80,6 +88,12 @@ async def put_alias(request: web.Request) -> web.StreamResponse:
         tenant, name, alias, target, revision=_revision(request), changed_by=_changed_by(request)
     )
     return json_response(AliasAnswer(name, alias, changed))
+
+
+async def show_baseline(request: web.Request) -> web.StreamResponse:
+    """What features and predictions of a version are compared with."""
+    tenant, reference = tenant_of(request), _version_reference(request)
+    return json_response(BaselineAnswer(await request.app[MODELS].baseline(tenant, reference)))
 
 
 async def list_aliases(request: web.Request) -> web.StreamResponse:

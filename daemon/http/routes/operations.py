@@ -29,7 +29,7 @@ from inferd.daemon.http.routes.callers import CallerAnswer
 from inferd.daemon.http.routes.cluster import AFTER_MAX, ClusterAnswer, ClusterHistoryAnswer
 from inferd.daemon.http.routes.jobs_formats import CSV, NDJSON, PARQUET
 from inferd.daemon.http.routes.labels import LabelsAnswer, LabelsBody, QualityAnswer
-from inferd.daemon.http.routes.models import AliasAnswer, AliasesAnswer, ModelsAnswer, RemovedAnswer
+from inferd.daemon.http.routes.models import AliasAnswer, AliasesAnswer, BaselineAnswer, ModelsAnswer, RemovedAnswer
 from inferd.daemon.http.routes.monitoring import SINCE_S, SINCE_S_MAX, DriftAnswer, WindowsAnswer
 from inferd.daemon.http.routes.operation import BYTES, RECORD, Error, Operation, Parameter, ResponseHeader
 from inferd.daemon.http.routes.rollouts import RolloutsAnswer
@@ -251,6 +251,16 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="Show a version: its manifest, and its state on this worker.",
         roles=READ,
         answers={200: ModelVersion},
+        parameters=(NAME, VERSION, TENANT),
+        errors=MODELS,
+    ),
+    Operation(
+        method="get",
+        path="/models/{model_id}/versions/{version}/baseline",
+        name="get_baseline",
+        summary="Show how the features and predictions of a version were distributed: what drift is measured from.",
+        roles=READ,
+        answers={200: BaselineAnswer},
         parameters=(NAME, VERSION, TENANT),
         errors=MODELS,
     ),

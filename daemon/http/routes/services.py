@@ -20,7 +20,7 @@ from inferd.schemas.capture import CapturedRequest
 from inferd.schemas.codecs import Codec
 from inferd.schemas.labels import Label
 from inferd.schemas.models import CHAMPION, Alias, AliasTarget, Manifest
-from inferd.schemas.monitoring import Drift, QualityReport, WindowStats
+from inferd.schemas.monitoring import Baseline, Drift, QualityReport, WindowStats
 from inferd.schemas.redrive import RedriveReport
 from inferd.schemas.requests import ModelReference
 from inferd.schemas.rollouts import REQUESTS_MIN, RolloutStatus
@@ -113,6 +113,9 @@ class Models(Protocol):
 
     async def show_version(self, tenant: str, reference: ModelReference) -> ModelVersion:
         """The version that a reference resolves to, as it would for a request."""
+
+    async def baseline(self, tenant: str, reference: ModelReference) -> Baseline | None:
+        """What features and predictions of a version are compared with; None if it has none yet."""
 
     async def deploy(self, tenant: str, deploy: Deploy) -> Deployed:
         """Returns once the broker has acknowledged the model; workers test the version before they serve it.

@@ -40,6 +40,7 @@ from inferd.schemas.models import (
     versions_named,
     without_history,
 )
+from inferd.schemas.monitoring import Baseline
 from inferd.schemas.requests import ModelReference
 from inferd.streams.telemetry import ModelSnapshot, StreamsSnapshot
 
@@ -85,6 +86,14 @@ class ClusterModels:
         manifest = manifest_behind(models, reference)
         aliases = models.aliases_of(reference.name)
         return ModelVersion(manifest=manifest, overview=_version(manifest, aliases, self._states(tenant)))
+
+    async def baseline(self, tenant: str, reference: ModelReference) -> Baseline | None:
+        """See `Models`."""
+        from inferd.models import manifest_behind
+
+        models = await self._read(tenant)
+        manifest = manifest_behind(models, reference)
+        return models.baseline(VersionKey(manifest.model_id, manifest.version))
 
     async def deploy(self, tenant: str, deploy: Deploy) -> Deployed:
         """See `Models`."""

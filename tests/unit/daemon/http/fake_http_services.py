@@ -80,7 +80,17 @@ from inferd.schemas.models.model import (
     Feature,
     Manifest,
 )
-from inferd.schemas.monitoring import Drift, FeatureDrift, QualityReport, WindowStats, of_probability, quality_reports
+from inferd.schemas.monitoring import (
+    Baseline,
+    CategoryBaseline,
+    Drift,
+    FeatureDrift,
+    NumberBaseline,
+    QualityReport,
+    WindowStats,
+    of_probability,
+    quality_reports,
+)
 from inferd.schemas.redrive import RedriveReport
 from inferd.schemas.requests.request import InputData, ModelReference, TensorRows
 from inferd.schemas.requests.result import Prediction
@@ -129,6 +139,10 @@ def _predicted(data: InputData) -> float | list[float]:
     return 0.25 if data.single else [0.25] * len(data.rows)
 
 
+AGE = NumberBaseline([18.0, 30.0, 50.0], 0.0, 99.0, [10, 40, 40, 10])
+BASELINE = Baseline(5, "given", 100, {"age": AGE, "plan": CategoryBaseline(["basic", "pro"], [70, 30])})
+
+
 class FakeModels:
     """In-memory models: every file is a model with one feature, unless it starts with `none`."""
 
@@ -136,6 +150,11 @@ class FakeModels:
         self.versions: defaultdict[str, dict[tuple[str, int], Manifest]] = defaultdict(dict)
         self.aliases_of: defaultdict[str, dict[tuple[str, str], Alias]] = defaultdict(dict)
         self.files: list[tuple[Path, bytes]] = []
+
+    async def baseline(self, tenant: str, reference: ModelReference) -> Baseline | None:
+        if (reference.name, reference.version) not in self.versions[tenant]:
+            raise VersionNotFoundError(f"there is no {reference}")
+        return BASELINE if reference.version == 3 else None
 
     async def list_models(self, tenant: str) -> Sequence[ModelOverview]:
         names = sorted({name for name, _ in self.versions[tenant]})

@@ -254,7 +254,7 @@ OF_ROLES = {
     "monitor": {"status", "metrics", "history", "cluster", "cluster_history"},
     "predict": {"predict", "send_labels", "submit_job", "get_job", "get_job_results", "cancel_job", "retry_job"},
     "read": {"status", "metrics", "history", "cluster", "cluster_history"}
-    | {"get_job", "get_job_results", "list_jobs", "list_models", "get_model", "get_version"}
+    | {"get_job", "get_job_results", "list_jobs", "list_models", "get_model", "get_version", "get_baseline"}
     | {
         "get_alias",
         "list_aliases",

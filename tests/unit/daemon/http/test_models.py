@@ -221,6 +221,16 @@ async def test_invalid_changes_of_aliases_get_typed_errors(
     assert await code_of(await client.post(path, headers={"inferd-request": "1"})) == expected
 
 
+async def test_the_baseline_of_a_version(client: Client) -> None:
+    for version in (2, 3):
+        await client.put(f"/models/m:{version}", data=MODEL, headers=BYTES)
+    found = await (await client.get("/models/m/versions/3/baseline")).json()
+    plan = found["baseline"]["features"]["plan"]
+    assert (plan["kind"], plan["categories"], plan["counts"]) == ("category", ["basic", "pro"], [70, 30])
+    assert await (await client.get("/models/m/versions/2/baseline")).json() == {"baseline": None}
+    assert await code_of(await client.get("/models/m/versions/9/baseline")) == (404, "version_not_found")
+
+
 async def test_concurrent_uploads_are_limited(client: Client) -> None:
     gate = asyncio.Event()
 

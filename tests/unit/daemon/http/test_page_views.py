@@ -20,7 +20,7 @@ from inferd.daemon.http.core.access import Access
 from inferd.daemon.http.core.tokens import TokensFile
 from inferd.schemas.audit import AuditRecord
 from inferd.schemas.models.model import Alias, AliasRevision, AliasTarget, Feature, Manifest, SplitShare
-from inferd.schemas.monitoring import Drift, FeatureDrift, Predictions, WindowStats
+from inferd.schemas.monitoring import Drift, FeatureDrift, Features, FeatureStats, Predictions, WindowStats
 from inferd.schemas.monitoring.drift import Distance
 from inferd.schemas.rollouts import Measure, RolloutStatus
 from inferd.schemas.rollouts.rollout import Breach, Rollout, RolloutEvent
@@ -140,6 +140,7 @@ def windows(minute: int) -> Any:
                 model_id="churn", version=version, minute=minute - ago, requests=100 + ago, rows=100,
                 errors={"invalid_value": version}, latency={8: 90, 16: 10},
                 predictions=Predictions("unit", {5: 40, 50: 20, 99: 10}), compared=50, differing=ago % 5,
+                features=Features(5, 100, {"age": FeatureStats([5, 20, 60, 10], missing=5)}),
             )
             for version in (2, 3) for ago in range(1, 40)
         ]  # fmt: skip
@@ -259,6 +260,16 @@ def test_a_refresh_keeps_what_is_open_and_where_the_focus_is(full: Served, open_
         pass
     page.get_by_text("end to end, over Kafka").wait_for()
     assert page.evaluate("document.activeElement.innerText") == "Latency and steps"
+
+
+def test_features_are_drawn_against_the_baseline(full: Served, open_page: OpenPage) -> None:
+    page = open_page(full.url + "/#/models/churn")
+    page.get_by_text("Features against the baseline").click()
+    chart = page.get_by_role("img", name="Values of age against the baseline")
+    chart.wait_for()
+    assert "30 to 50: 60 %, baseline 40 %" in chart.inner_html()
+    assert "missing: 5 %, baseline 0 %" in chart.inner_html()
+    shoot(page, "features")
 
 
 # ------------------------------------------------------------------------------------------------------------- actions
