@@ -23,10 +23,8 @@ from inferd.schemas.monitoring import (
     Predictions,
     Source,
 )
-from inferd.streams.inference import FeatureSchema, Inputs, Table
+from inferd.streams.inference import BinCounter, FeatureSchema, Inputs, Table
 
-BLOCK_ROWS = 1_024
-"""Rows that are counted at a time, so that they stay in the processor's cache."""
 CATEGORY_CHARS_MAX = 256
 """Longer texts have no bin."""
 
@@ -69,12 +67,12 @@ class FeatureCounter:
                  if column.name in baseline.features]  # fmt: skip
         numbers = [(c, f) for c, f in known if isinstance(f, NumberBaseline) and c.in_matrix and c.categories is None]
         self._numbers = [column.name for column, _ in numbers]
-        self._places = np.array([column.place for column, _ in numbers], np.intp)
         # Bin 0 is below the least value, and the last one of a feature above the largest.
         edges = [[feature.low, *feature.edges, np.nextafter(feature.high, np.inf)] for _, feature in numbers]
         widest = max(map(len, edges), default=0)
-        padded = [[*of_feature, *[np.inf] * (widest - len(of_feature))] for of_feature in edges]
-        self._edges = np.array(padded, np.float64).reshape(len(numbers), widest).T[:, :, np.newaxis].copy()
+        padded = [[*of_feature, *[np.nan] * (widest - len(of_feature))] for of_feature in edges]
+        places = np.array([column.place for column, _ in numbers], np.intp)
+        self._counter = BinCounter(places, np.array(padded, np.float64).reshape(len(numbers), widest).T)
         self._bins = [len(feature.counts) for _, feature in numbers]
         self._coded = [
             (column.name, column.place, *_bins_of_codes(column.categories, feature))
@@ -111,33 +109,15 @@ class FeatureCounter:
     ) -> list[dict[str, FeatureStats]]:
         if not self._numbers:
             return [{} for _ in range(number)]
-        features, width = len(self._numbers), len(self._edges) + 2
-        counts = np.zeros(number * features * width, np.int64)
-        for start in range(0, len(matrix), BLOCK_ROWS):
-            block = slice(start, start + BLOCK_ROWS)
-            places = self._places_of(matrix[block], width) + groups[block] * (features * width)
-            counts += np.bincount(places.ravel(), minlength=len(counts))
-        missing = width - 1
+        counts = self._counter.count(matrix, groups, number)
+        missing = counts.shape[2] - 1
         return [
             {
                 name: _stats(of_bins, used, missing)
                 for name, used, of_bins in zip(self._numbers, self._bins, of_features, strict=True)
             }
-            for of_features in counts.reshape(number, features, width).tolist()
+            for of_features in counts.tolist()
         ]
-
-    def _places_of(self, matrix: NDArray[np.float64], width: int) -> NDArray[np.intp]:
-        """The bin of each value, with `width` bins for each feature: intp (features, rows)."""
-        # All features at once: a call for each would take longer than the comparisons.
-        columns = np.ascontiguousarray(matrix.T if len(self._places) == matrix.shape[1] else matrix.T[self._places])
-        bins, above = np.zeros(columns.shape, np.uint8), np.empty(columns.shape, np.bool_)
-        for edges in self._edges:
-            np.greater_equal(columns, edges, out=above)
-            bins += above.view(np.uint8)
-        if np.isnan(columns, out=above).any():
-            bins += above.view(np.uint8) * np.uint8(width - 1)
-        places: NDArray[np.intp] = bins + (np.arange(len(bins)) * width)[:, np.newaxis]
-        return places
 
 
 def _stats(of_bins: list[int], used: int, missing: int) -> FeatureStats:

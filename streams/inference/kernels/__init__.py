@@ -13,6 +13,7 @@ from inferd.streams.inference.kernels.compiled import (
 )
 from inferd.streams.inference.kernels.envelopes import EnvelopeKernel, PlainRequests, ReadRows
 from inferd.streams.inference.kernels.forest import Forest, Trees, UnsupportedError, pack
+from inferd.streams.inference.kernels.histograms import BinCounter
 from inferd.streams.inference.kernels.keys import key_digests
 from inferd.streams.inference.kernels.records import RecordKernel
 from inferd.streams.inference.kernels.results import RecordParts, equal_spans, join_results, write_records
@@ -22,6 +23,7 @@ from inferd.streams.inference.kernels.trees import Ending, Transform, TreeKernel
 __all__ = [
     "RECORD",
     "BatchKernel",
+    "BinCounter",
     "Encoding",
     "Ending",
     "EnvelopeKernel",

@@ -11,6 +11,7 @@ SOURCES = (
     "batches.c",
     "checksums.c",
     "envelopes.c",
+    "histograms.c",
     "kernels.c",
     "keys.c",
     "records.c",
@@ -78,6 +79,7 @@ class Library:
             self.write_records = functions.inferd_write_records
             self.number_parts = functions.inferd_number_parts
             self.crc32c = functions.inferd_crc32c
+            self.count_bins = functions.inferd_count_bins
         except (OSError, AttributeError) as error:
             raise UnavailableError(f"their library cannot be loaded: {error}") from None
         pointer, count = ctypes.c_void_p, ctypes.c_int64
@@ -99,6 +101,10 @@ class Library:
         self.number_parts.argtypes = [pointer, count, count, pointer, pointer]
         self.crc32c.argtypes, self.crc32c.restype = [pointer, count, count], count
         self.join_results.restype, self.write_records.restype, self.number_parts.restype = None, count, count
+        self.count_bins.argtypes = [
+            pointer, count, count, pointer, count, pointer, count, pointer, pointer, ctypes.c_int32,
+        ]  # fmt: skip
+        self.count_bins.restype = None
         self.read_records.restype, self.scan_batch.restype = count, ctypes.c_int32
 
 

@@ -15,3 +15,4 @@
 #include "keys.c"
 #include "results.c"
 #include "checksums.c"
+#include "histograms.c"
