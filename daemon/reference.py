@@ -17,7 +17,8 @@ Each setting is an environment variable, and a flag of `inferd worker` and `infe
 variable counts as not set. A wrong value, or a variable `INFERD_…` that is not in this list, ends the process with exit
 code 2 and one line for each error. `INFERD_TEST_…` are reserved for the tests."""
 ABOUT_RULES = """\
-`SASL_PLAINTEXT` and `SASL_SSL` need a user name, and a password or a password file; TLS files need `SSL` or
+`SASL_PLAINTEXT` and `SASL_SSL` need a user name, and a password or a password file, or, for `OAUTHBEARER`, a source of
+tokens ([access.md](access.md)); TLS files need `SSL` or
 `SASL_SSL`. The password file, and TLS files that have changed, are read before the next connection to a broker. An
 `INFERD_HTTP_HOST` that other machines can reach needs `INFERD_HTTP_TOKENS_FILE`, or `INFERD_INSECURE_HTTP=true`."""
 ABOUT_METRICS = """\

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from inferd.schemas.errors import ServerError as ServerError
     from inferd.schemas.jobs import JobStatus as JobStatus
     from inferd.schemas.models import Manifest as Manifest
+    from inferd.schemas.oauth import AccessToken as AccessToken
+    from inferd.schemas.oauth import OAuth as OAuth
+    from inferd.schemas.oauth import TokenProvider as TokenProvider
     from inferd.schemas.requests import Failure as Failure
     from inferd.schemas.requests import Prediction as Prediction
     from inferd.schemas.requests import json_input as json_input
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
 
 _MODULE_OF = {
     "AccessDeniedError": "inferd.errors",
+    "AccessToken": "inferd.schemas.oauth",
+    "OAuth": "inferd.schemas.oauth",
+    "TokenProvider": "inferd.schemas.oauth",
     "BatchJobError": "inferd.schemas.errors",
     "BatchPredictor": "inferd.streams.serving",
     "BrokerUnreachableError": "inferd.errors",

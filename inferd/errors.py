@@ -120,4 +120,6 @@ def _of_connecting(error: BaseException, doing: str, connection: KafkaConnection
 
 
 def _option(name: str) -> str:
+    if name.startswith("oauth_"):
+        return f"{name.removeprefix('oauth_')} of OAuth"
     return f"{name} of KafkaConnection"

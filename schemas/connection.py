@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from inferd.schemas.errors import ServerError
+from inferd.schemas.oauth import OAuth
 
 
 class BrokerUnreachableError(ServerError, ConnectionError):
@@ -21,7 +22,8 @@ class KafkaConnection:
 
     `ssl_cafile`, `ssl_certfile` and `ssl_keyfile` are PEM files: the CA that signed the brokers' certificates (default:
     the system's trust store), the client certificate for mutual TLS, and its key. `sasl_password_file` overrides
-    `sasl_password`. All files are read again before each connection, so renewed ones take effect.
+    `sasl_password`. `oauth` says where the tokens of OAUTHBEARER come from. All files are read again before each
+    connection, so renewed ones take effect.
     """
 
     bootstrap_servers: str = "127.0.0.1:9092"
@@ -29,19 +31,21 @@ class KafkaConnection:
     ssl_cafile: str | None = None
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = "PLAIN"
     sasl_username: str | None = None
     sasl_password: str | None = field(default=None, repr=False)
     sasl_password_file: str | None = None
+    oauth: OAuth | None = None
 
     def ssl_context(self) -> ssl.SSLContext | None:
         """The TLS context, or None without TLS. `OSError` or `ssl.SSLError` if a file cannot be loaded."""
         if "SSL" not in self.security_protocol.split("_"):
             return None
-        return _ssl_context(self.ssl_cafile, self.ssl_certfile, self.ssl_keyfile)
+        return client_context(self.ssl_cafile, self.ssl_certfile, self.ssl_keyfile)
 
     def aiokafka_options(self) -> dict[str, Any]:
-        """Keyword arguments of all aiokafka clients. `OSError` or `ssl.SSLError` if a file cannot be loaded."""
+        """Keyword arguments of all aiokafka clients but for the tokens of OAUTHBEARER. `OSError` or `ssl.SSLError` if a
+        file cannot be loaded."""
         options: dict[str, Any] = {
             "bootstrap_servers": self.bootstrap_servers,
             "security_protocol": self.security_protocol,
@@ -50,6 +54,7 @@ class KafkaConnection:
             options["ssl_context"] = context
         if self.security_protocol.startswith("SASL"):
             options["sasl_mechanism"] = self.sasl_mechanism
+        if self.security_protocol.startswith("SASL") and self.sasl_mechanism != "OAUTHBEARER":
             options["sasl_plain_username"] = self.sasl_username
             file = self.sasl_password_file
             options["sasl_plain_password"] = self.sasl_password if file is None else read_password(file)
@@ -79,7 +84,7 @@ class SchemaRegistryConnection:
         """The TLS context, or None for an `http` address. `OSError` or `ssl.SSLError` if a file cannot be loaded."""
         if not self.url.startswith("https:"):
             return None
-        return _ssl_context(self.ssl_cafile, self.ssl_certfile, self.ssl_keyfile)
+        return client_context(self.ssl_cafile, self.ssl_certfile, self.ssl_keyfile)
 
     def authorization(self) -> str | None:
         """The value of the header `Authorization`; `OSError` if a file cannot be read."""
@@ -93,7 +98,8 @@ class SchemaRegistryConnection:
         return f"Basic {b64encode(credentials.encode()).decode()}"
 
 
-def _ssl_context(cafile: str | None, certfile: str | None, keyfile: str | None) -> ssl.SSLContext:
+def client_context(cafile: str | None, certfile: str | None, keyfile: str | None) -> ssl.SSLContext:
+    """A TLS context of clients from PEM files. `OSError` or `ssl.SSLError` if a file cannot be loaded."""
     context = ssl.create_default_context(cafile=cafile)
     # Python 3.13 refuses certificates without an authority key identifier. Kafka's own clients accept them, and so do
     # earlier versions of Python: a certificate works on all of them or on none.

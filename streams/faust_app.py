@@ -103,6 +103,8 @@ def owner_urls(app: LaneApp) -> dict[TopicPartition, str]:
 def _credentials(settings: StreamSettings) -> Any:
     options = client_options(settings.connection)
     context = options.get("ssl_context")
+    if "sasl_oauth_token_provider" in options:
+        return faust.auth.OAuthCredentials(oauth_cb=options["sasl_oauth_token_provider"], ssl_context=context)
     if "sasl_mechanism" in options:
         return faust.SASLCredentials(
             mechanism=options["sasl_mechanism"],

@@ -140,6 +140,7 @@ class EmbeddedKafka(EmbeddedServer):
     def _format(self, java: Java, marker: Marker) -> None:
         config = self._write_server_properties(self._data_dir.begin_format())
         arguments = ["format", "--cluster-id", marker.cluster_id, "--config", str(config)]
+        arguments += self._format_options()
         options = self._java_options() + (self._startup_cache.options_to_read() if self._startup_cache else [])
         command = java.command("kafka.tools.StorageTool", arguments, [*options, "-XX:TieredStopAtLevel=1"])
         timeout_s = self.settings.start_timeout_s
@@ -157,6 +158,10 @@ class EmbeddedKafka(EmbeddedServer):
                 done.returncode,
             )
         self._data_dir.finish_format()
+
+    def _format_options(self) -> list[str]:
+        """Further arguments of Kafka's storage tool; tests add users."""
+        return []
 
     def _run(self, java: Java, marker: Marker) -> None:
         config = self._write_server_properties(self._data_dir.kafka_dir)

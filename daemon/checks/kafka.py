@@ -107,6 +107,12 @@ async def check_topics(settings: Settings) -> list[Check]:
     return checks or [Check("topics", "ok", f"{len(states)} topics of {len(settings.tenants)} tenants are as required")]
 
 
+def grants(settings: Settings, user: str) -> list[str]:
+    """The `kafka-acls` commands that grant `user` all rights of a worker with these settings."""
+    streams = settings.streams()
+    return grant_commands([*worker_rights(streams), *http_rights(streams)], settings.connection(), user)
+
+
 async def check_access(settings: Settings) -> list[Check]:
     """Whether this user has the permissions that a worker needs. Reads and writes nothing."""
     streams, connection = settings.streams(), settings.connection()

@@ -24,15 +24,26 @@ MODELS_TIMEOUT_S = 300.0
 
 @click.command(epilog="Example: inferd doctor --broker kafka:9092 --tenant acme")
 @settings_options()
-def doctor(settings: Settings, output: OutputFormat) -> None:
+@click.option("--acls", "user", metavar="USER", help="Only print the commands that grant USER the rights of a worker.")
+def doctor(settings: Settings, output: OutputFormat, user: str | None) -> None:
     """Check settings, broker, topics, permissions, consumer group, models, routes, schema registry and this machine.
 
     Changes nothing, and writes nothing to a topic. Exits with 1 if a check fails.
     """
+    if user is not None:
+        _print_grants(settings, user)
+        return
     checks = asyncio.run(_collect(settings))
     write_result(output, checks, COLUMNS, [(check.name, check.state, check.detail, check.remedy) for check in checks])
     if any(check.state == "fail" for check in checks):
         sys.exit(EXIT_FAILED)
+
+
+def _print_grants(settings: Settings, user: str) -> None:
+    from inferd.daemon.checks.kafka import grants
+
+    for command in grants(settings, user):
+        click.echo(command)
 
 
 async def _collect(settings: Settings) -> list[Check]:

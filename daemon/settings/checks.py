@@ -14,6 +14,7 @@ from inferd.daemon.loopback import is_loopback
 from inferd.daemon.settings.settings import Settings, settings_table
 from inferd.daemon.settings.table import SettingsError
 from inferd.schemas.errors import ServerError
+from inferd.streams.connection import TokenError, load_provider
 
 
 class Bound(NamedTuple):
@@ -55,6 +56,13 @@ WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 (compared with, not bound)
 _INFO = {info.field: info for info in settings_table()}
 
 
+OAUTH_SOURCES = ("kafka_oauth_token_file", "kafka_oauth_token_url", "kafka_oauth_provider")
+OAUTH_OF_ENDPOINT = (
+    *("kafka_oauth_client_id", "kafka_oauth_client_secret", "kafka_oauth_client_secret_file"),
+    *("kafka_oauth_scope", "kafka_oauth_ssl_cafile"),
+)
+
+
 def check_connection(settings: Settings) -> Settings:
     """`settings` if their connection settings are valid, else `SettingsError`."""
     return _checked(settings, _connection_problems(settings))
@@ -67,7 +75,14 @@ def check_worker(settings: Settings) -> Settings:
 
 def worker_warnings(settings: Settings) -> tuple[str, ...]:
     """Settings that a worker accepts, but that are probably a mistake."""
-    return () if is_loopback(widest_host(settings)) else (*_unreachable_url(settings), *_missing_secret(settings))
+    of_http = () if is_loopback(widest_host(settings)) else (*_unreachable_url(settings), *_missing_secret(settings))
+    return (*_plain_token_url(settings), *of_http)
+
+
+def _plain_token_url(settings: Settings) -> Iterator[str]:
+    url = urlsplit(settings.kafka_oauth_token_url or "")
+    if url.scheme == "http" and not is_loopback(url.hostname or ""):
+        yield f"INFERD_KAFKA_OAUTH_TOKEN_URL={url.geturl()}: the client secret is sent without encryption. Use https"
 
 
 def widest_host(settings: Settings) -> str:
@@ -109,7 +124,7 @@ def _connection_problems(settings: Settings) -> Iterator[str]:
     if protocol.startswith("SASL"):
         yield from _sasl_problems(settings)
     else:
-        yield from _unused(settings, credentials, "SASL_PLAINTEXT or SASL_SSL")
+        yield from _unused(settings, (*credentials, *OAUTH_SOURCES, *OAUTH_OF_ENDPOINT), "SASL_PLAINTEXT or SASL_SSL")
     if "SSL" not in protocol.split("_"):
         yield from _unused(settings, certificates, "SSL or SASL_SSL")
         return
@@ -141,7 +156,41 @@ def _registry_problems(settings: Settings) -> Iterator[str]:
         yield f"INFERD_SCHEMA_REGISTRY_SSL_…: the files cannot be used ({error}): expected PEM files"
 
 
+def _oauth_problems(settings: Settings) -> Iterator[str]:
+    given = [name for name in OAUTH_SOURCES if getattr(settings, name)]
+    if len(given) != 1:
+        names = ", ".join(_INFO[name].variable for name in OAUTH_SOURCES)
+        yield f"{_shown(settings, 'kafka_sasl_mechanism')} needs one of {names}; {len(given)} are set"
+        return
+    if given == ["kafka_oauth_token_url"]:
+        reason = f"{_shown(settings, 'kafka_oauth_token_url')} needs it"
+        yield from _missing(settings, ("kafka_oauth_client_id",), reason)
+        if settings.kafka_oauth_client_secret_file is None:
+            reason += ", or INFERD_KAFKA_OAUTH_CLIENT_SECRET_FILE"
+            yield from _missing(settings, ("kafka_oauth_client_secret",), reason)
+        elif settings.kafka_oauth_client_secret:
+            yield "INFERD_KAFKA_OAUTH_CLIENT_SECRET and INFERD_KAFKA_OAUTH_CLIENT_SECRET_FILE are both set: keep one"
+    else:
+        for name in OAUTH_OF_ENDPOINT:
+            if getattr(settings, name):
+                yield f"{_shown(settings, name)} has no effect without INFERD_KAFKA_OAUTH_TOKEN_URL"
+    if settings.kafka_oauth_provider:
+        try:
+            load_provider(settings.kafka_oauth_provider)
+        except TokenError as error:
+            yield f"INFERD_KAFKA_OAUTH_PROVIDER cannot be used: {error.words}"
+
+
 def _sasl_problems(settings: Settings) -> Iterator[str]:
+    if settings.kafka_sasl_mechanism == "OAUTHBEARER":
+        yield from _oauth_problems(settings)
+        for name in ("kafka_sasl_username", "kafka_sasl_password", "kafka_sasl_password_file"):
+            if getattr(settings, name):
+                yield f"{_shown(settings, name)} has no effect with {_shown(settings, 'kafka_sasl_mechanism')}"
+        return
+    for name in (*OAUTH_SOURCES, *OAUTH_OF_ENDPOINT):
+        if getattr(settings, name):
+            yield f"{_shown(settings, name)} has no effect without INFERD_KAFKA_SASL_MECHANISM=OAUTHBEARER"
     reason = f"{_shown(settings, 'kafka_security_protocol')} needs it"
     yield from _missing(settings, ("kafka_sasl_username",), reason)
     if settings.kafka_sasl_password_file is None:

@@ -27,6 +27,7 @@ from inferd.daemon.settings.table import (
 )
 from inferd.schemas.connection import KafkaConnection, SchemaRegistryConnection
 from inferd.schemas.limits import Limits
+from inferd.schemas.oauth import OAuth
 from inferd.schemas.topics import DEFAULT_TENANT
 from inferd.streams.settings import (
     NO_URL,
@@ -53,7 +54,7 @@ LogFormat = Literal["auto", "json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Uvloop = Literal["auto", "on", "off"]
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
-SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
 OffsetReset = Literal["earliest", "latest"]
 
 _LANE, _GROUP, _TOPICS, _TRIAL, _LIMITS = LaneSettings(), GroupSettings(), TopicSettings(), TrialSettings(), Limits()
@@ -114,6 +115,43 @@ class Settings:
     kafka_sasl_password: str | None = setting(kind.secret(), None, "Password for SASL.", "Kafka")
     kafka_sasl_password_file: str | None = setting(
         kind.file(), None, "File whose first line is the password for SASL, instead of the password itself.", "Kafka"
+    )
+    kafka_oauth_token_file: str | None = setting(
+        kind.file(),
+        None,
+        "File with a token for OAUTHBEARER, read before each authentication: whoever issues tokens replaces it.",
+        "Kafka",
+    )
+    kafka_oauth_token_url: str | None = setting(
+        kind.text(r"https?://[^\s/@?#]+(/[^\s#]*)?", "http://host:port/path or https://host/path"),
+        None,
+        "Token endpoint for OAUTHBEARER with OIDC client credentials.",
+        "Kafka",
+    )
+    kafka_oauth_client_id: str | None = setting(
+        kind.text(r"[^\x00-\x1f]{1,512}", "text"), None, "Client id for the token endpoint.", "Kafka"
+    )
+    kafka_oauth_client_secret: str | None = setting(
+        kind.secret(), None, "Client secret for the token endpoint.", "Kafka"
+    )
+    kafka_oauth_client_secret_file: str | None = setting(
+        kind.file(), None, "File whose first line is the client secret, instead of the secret itself.", "Kafka"
+    )
+    kafka_oauth_scope: str | None = setting(
+        kind.text(r"[\x20-\x7e]{1,512}", "scopes separated by spaces"), None, "Scopes of the token.", "Kafka"
+    )
+    kafka_oauth_ssl_cafile: str | None = setting(
+        kind.file(),
+        None,
+        "PEM file of the authority that signed the certificate of the token endpoint.",
+        "Kafka",
+        shown_default="<those of the system>",
+    )
+    kafka_oauth_provider: str | None = setting(
+        kind.text(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+", "module.Class"),
+        None,
+        "Subclass of `inferd.TokenProvider` that makes the tokens for OAUTHBEARER.",
+        "Kafka",
     )
     request_timeout_s: float = setting(
         kind.number(1, 600), _GROUP.request_timeout_s, "Timeout of a request to a broker.", "Kafka"
@@ -664,6 +702,19 @@ class Settings:
             sasl_username=self.kafka_sasl_username,
             sasl_password=self.kafka_sasl_password,
             sasl_password_file=self.kafka_sasl_password_file,
+            oauth=self._oauth() if self.kafka_sasl_mechanism == "OAUTHBEARER" else None,
+        )
+
+    def _oauth(self) -> OAuth:
+        return OAuth(
+            token_file=self.kafka_oauth_token_file,
+            token_url=self.kafka_oauth_token_url,
+            client_id=self.kafka_oauth_client_id,
+            client_secret=self.kafka_oauth_client_secret,
+            client_secret_file=self.kafka_oauth_client_secret_file,
+            scope=self.kafka_oauth_scope,
+            ssl_cafile=self.kafka_oauth_ssl_cafile,
+            provider=self.kafka_oauth_provider,
         )
 
     def schema_registry(self) -> SchemaRegistryConnection | None:

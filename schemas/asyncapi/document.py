@@ -118,9 +118,19 @@ def _servers(application: Application) -> dict[str, Any]:
     connection = application.connection
     server: dict[str, Any] = {"protocol": "kafka-secure" if connection.security_protocol.endswith("SSL") else "kafka"}
     if connection.security_protocol.startswith("SASL"):
-        server["security"] = [{"type": SASL_TYPES[connection.sasl_mechanism]}]
+        server["security"] = [_security(connection)]
     hosts = connection.bootstrap_servers.split(",")
     return {f"kafka-{place}": {"host": host.strip(), **server} for place, host in enumerate(hosts)}
+
+
+def _security(connection: KafkaConnection) -> dict[str, Any]:
+    if connection.sasl_mechanism != "OAUTHBEARER":
+        return {"type": SASL_TYPES[connection.sasl_mechanism]}
+    if connection.oauth is None or connection.oauth.token_url is None:
+        return {"type": "http", "scheme": "bearer"}
+    scopes = {connection.oauth.scope: ""} if connection.oauth.scope else {}
+    flow = {"tokenUrl": connection.oauth.token_url, "availableScopes": scopes}
+    return {"type": "oauth2", "flows": {"clientCredentials": flow}}
 
 
 def _channel(channel: Channel, application: Application) -> dict[str, Any]:

@@ -6,6 +6,7 @@
 - Attempts to connect back off, for all clients together (`streams/connection/attempts.py`), and take at most
   `SETUP_TIMEOUT_S`.
 - Password files are read before each connection, and TLS files that have changed (`streams/connection/tls.py`).
+- Tokens are fetched before they expire (`oauth.py`), and sessions that end are renewed (`authentication.py`).
 - After a reset, the transport of a connection is closed some moments before its reader notices. In that time asyncio's
   transport drops what is written, and uvloop's raises RuntimeError. aiokafka only expects OSError: the exception would
   end the fetcher's task, and the consumer would never fetch again.
@@ -17,7 +18,8 @@
 Private names used, each covered by `tests/unit/streams/connection/test_clients.py`: `AIOKafkaConnection.send` and
 `connect`, `AIOKafkaClient.bootstrap`, `coordinator_lookup`, `_get_conn` and `_metadata_update`, `Fetcher.close`
 (replaced), which all clients use; `Fetcher._fetch_task` and `_pending_tasks`; `AIOKafkaConnection._writer` and
-`_sasl_plain_password`; `_security_protocol`, `_sasl_plain_username` and `_ssl_context` of both; `AIOKafkaClient._conns`
+`_sasl_plain_password`; `_security_protocol`, `_sasl_plain_username`, `_sasl_oauth_token_provider` and `_ssl_context`
+of both; `AIOKafkaClient._conns`
 and `_bootstrap_servers`; `ClusterMetadata._bootstrap_brokers`.
 """
 
@@ -38,8 +40,11 @@ from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import BrokerMetadata
 
 from inferd.schemas.connection import KafkaConnection, read_password
+from inferd.schemas.oauth import OAuth
+from inferd.streams.connection import authentication
 from inferd.streams.connection import fetcher as fetcher_of_sessions
 from inferd.streams.connection.attempts import BrokerTarget, ConnectionAttempts, Servers
+from inferd.streams.connection.oauth import Tokens, tokens_of
 from inferd.streams.connection.tls import RenewingContext, files_of, tls_context
 from inferd.streams.connection.unreachable import Reason, reason_of
 from inferd.streams.tasks import cancelled
@@ -76,6 +81,8 @@ def client_options(connection: KafkaConnection) -> dict[str, Any]:
         password = PasswordFile(connection.sasl_password_file)
         connection = replace(connection, sasl_password=password, sasl_password_file=None)
     options = connection.aiokafka_options()
+    if options.get("sasl_mechanism") == "OAUTHBEARER":
+        options["sasl_oauth_token_provider"] = tokens_of(connection.oauth or OAuth())
     if "ssl_context" in options:
         options["ssl_context"] = tls_context(connection)
     return options
@@ -97,7 +104,7 @@ def why_unreachable(connection: KafkaConnection) -> tuple[str, Reason] | None:
     """Address of the last broker that could not be reached, and why; None if all were reached."""
 
     protocol = connection.security_protocol
-    username = connection.sasl_username if protocol.startswith("SASL") else None
+    username = _user_of(connection) if protocol.startswith("SASL") else None
     files = files_of(connection) if "SSL" in protocol.split("_") else ()
     ours = (_servers(connection.bootstrap_servers), protocol, username, files)
     latest = _attempts.latest(lambda target: target[2:] == ours)
@@ -112,7 +119,7 @@ def _send(connection: Any, request: Any, expect_response: bool = True) -> Any:
     """Like aiokafka's own; raises `KafkaConnectionError` for every closed connection."""
     writer = connection._writer
     try:
-        return _stock_send(connection, request, expect_response)
+        return authentication.send(connection, request, expect_response, _stock_send)
     except RuntimeError as error:
         if writer is None or not writer.is_closing():
             raise
@@ -127,6 +134,8 @@ async def _connect(connection: Any) -> Any:
     try:
         if isinstance(connection._sasl_plain_password, PasswordFile):
             connection._sasl_plain_password = read_password(connection._sasl_plain_password)
+        if isinstance(tokens := connection._sasl_oauth_token_provider, Tokens):
+            await tokens.prepare()
         async with asyncio.timeout(SETUP_TIMEOUT_S):
             connected = await _stock_connect(connection)
     except Exception as error:
@@ -138,6 +147,7 @@ async def _connect(connection: Any) -> Any:
         raise KafkaConnectionError(f"{target.host}:{target.port} sent an invalid response: {error!r}") from error
     if _attempts.succeeded(target):
         log.info("connected to %s:%s again", target.host, target.port)
+    authentication.schedule(connection)
     return connected
 
 
@@ -231,4 +241,13 @@ def _target(owner: Any, host: str, port: int, bootstrap: Servers) -> BrokerTarge
     """The address that a client or connection of aiokafka connects to, and its cluster and credentials."""
     context = owner._ssl_context
     files = context.files if isinstance(context, RenewingContext) else ()
-    return BrokerTarget(host, port, bootstrap, owner._security_protocol, owner._sasl_plain_username, files)
+    tokens = owner._sasl_oauth_token_provider
+    username = tokens.identity if isinstance(tokens, Tokens) else owner._sasl_plain_username
+    return BrokerTarget(host, port, bootstrap, owner._security_protocol, username, files)
+
+
+def _user_of(connection: KafkaConnection) -> str | None:
+    """Who connects; for OAUTHBEARER, the source of the tokens."""
+    if connection.sasl_mechanism != "OAUTHBEARER":
+        return connection.sasl_username
+    return (connection.oauth or OAuth()).identity

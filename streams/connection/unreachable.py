@@ -21,6 +21,7 @@ from aiokafka.errors import (
 )
 
 from inferd.schemas.connection import KafkaConnection
+from inferd.streams.connection.oauth import TokenError
 
 Kind = Literal["unreachable", "tls", "denied"]
 
@@ -119,8 +120,12 @@ def _no_tls() -> Reason:
 
 
 def _sasl_reason(error: BaseException, connection: KafkaConnection) -> Reason | None:
+    if isinstance(error, TokenError):
+        return Reason("denied", f"was not asked: {error.words}", error.options)
     if isinstance(error, SaslAuthenticationFailed):
         said = str(error).rpartition("SaslAuthenticationFailed: ")[2]
+        if connection.sasl_mechanism == "OAUTHBEARER":
+            return Reason("denied", f"refuses our token ({said}): compare its issuer, audience and expiry")
         return Reason("denied", f"refuses our user name or password ({said})", ("sasl_username", "sasl_password"))
     if isinstance(error, UnsupportedSaslMechanismError):
         words = f"does not offer the SASL mechanism {connection.sasl_mechanism}"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -165,9 +166,10 @@ def describe_rights(rights: Collection[Right]) -> list[str]:
     return [f"{', '.join(operations)} on {resource} {name}" for resource, name, operations in _by_resource(rights)]
 
 
-def grant_commands(rights: Collection[Right], connection: KafkaConnection) -> list[str]:
-    """The `kafka-acls` commands that grant the rights, one per resource."""
-    return [_grant(connection, *each) for each in _by_resource(rights)]
+def grant_commands(rights: Collection[Right], connection: KafkaConnection, user: str | None = None) -> list[str]:
+    """The `kafka-acls` commands that grant the rights, one per resource; to `user`, or to the connection's."""
+    user = user or connection.sasl_username or "<user>"
+    return [_grant(connection.bootstrap_servers, user, *each) for each in _by_resource(rights)]
 
 
 def _by_resource(rights: Collection[Right]) -> Iterator[tuple[Resource, str, list[Operation]]]:
@@ -183,11 +185,10 @@ def _by_resource(rights: Collection[Right]) -> Iterator[tuple[Resource, str, lis
     return ((resource, name, operations) for (resource, name), operations in grouped.items())
 
 
-def _grant(connection: KafkaConnection, resource: Resource, name: str, operations: Sequence[Operation]) -> str:
-    user = connection.sasl_username or "<user>"
+def _grant(servers: str, user: str, resource: Resource, name: str, operations: Sequence[Operation]) -> str:
     pattern = " --resource-pattern-type prefixed" if name.endswith("*") else ""
     flags = " ".join(f"--operation {operation}" for operation in operations)
     return (
-        f"kafka-acls --bootstrap-server {connection.bootstrap_servers} --add --allow-principal User:{user} {flags}"
+        f"kafka-acls --bootstrap-server {servers} --add --allow-principal {shlex.quote(f'User:{user}')} {flags}"
         f" --{resource} {name.rstrip('*')}{pattern}"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable
 
+from inferd.schemas.connection import client_context
 from inferd.schemas.errors import ServerError
 from inferd.streams.connection import RenewingContext
 
@@ -29,13 +30,7 @@ def peer_context(cafile: str) -> RenewingContext:
     Raises `ServerError` if the file cannot be used.
     """
 
-    def load() -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=cafile)
-        # As for Kafka: Python 3.13 would refuse certificates that earlier versions accept.
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-        return context
-
-    return _renewing((cafile,), load)
+    return _renewing((cafile,), lambda: client_context(cafile, None, None))
 
 
 def _renewing(

@@ -338,3 +338,45 @@ def test_settings_of_the_schema_registry_need_its_address(tmp_path: Path) -> Non
     assert "expected PEM files" in unusable
     (wrong,) = problems({"INFERD_SCHEMA_REGISTRY_URL": "https://me:password@registry"})
     assert "INFERD_SCHEMA_REGISTRY_URL" in wrong
+
+
+OAUTH = {"kafka_security_protocol": "SASL_PLAINTEXT", "kafka_sasl_mechanism": "OAUTHBEARER"}
+ENDPOINT = {"kafka_oauth_token_url": "https://login.example/token", "kafka_oauth_client_id": "inferd"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (
+            {},
+            "INFERD_KAFKA_OAUTH_TOKEN_URL, INFERD_KAFKA_OAUTH_PROVIDER; 0 are set",
+        ),
+        ({**ENDPOINT, "kafka_oauth_provider": "a.B", "kafka_oauth_client_secret": "s"}, "; 2 are set"),
+        (ENDPOINT, "INFERD_KAFKA_OAUTH_CLIENT_SECRET is not set"),
+        ({"kafka_oauth_provider": "no_such_module.B"}, "INFERD_KAFKA_OAUTH_PROVIDER cannot be used"),
+        ({"kafka_oauth_provider": "json.JSONDecoder", "kafka_oauth_scope": "x"}, "SCOPE=x has no effect without"),
+        ({**ENDPOINT, "kafka_oauth_client_secret": "s", "kafka_sasl_username": "me"}, "USERNAME=me has no effect with"),
+    ],
+)
+def test_oauth_needs_one_source(flags: dict[str, str], words: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        check_connection(Settings.from_environment({}, {**OAUTH, **flags}))
+    assert any(words in problem for problem in refused.value.problems), refused.value.problems
+
+
+def test_settings_of_oauth(tmp_path: Path) -> None:
+    settings = Settings.from_environment({}, {**OAUTH, **ENDPOINT, "kafka_oauth_client_secret": "geheim"})
+    connection = check_connection(settings).connection()
+    assert connection.oauth is not None
+    assert connection.oauth.client_secret == "geheim"
+    assert "geheim" not in repr(settings) + repr(connection)
+    assert not [warning for warning in worker_warnings(settings) if "OAUTH" in warning]
+    plain = {**OAUTH, **ENDPOINT, "kafka_oauth_token_url": "http://login.example/token"}
+    (warning,) = worker_warnings(Settings.from_environment({}, plain))
+    assert "without encryption" in warning
+    file = tmp_path / "token"
+    file.write_text("t")
+    sasl = {"kafka_security_protocol": "SASL_PLAINTEXT", "kafka_sasl_username": "u", "kafka_sasl_password": "p"}
+    settings = Settings.from_environment({}, {**sasl, "kafka_oauth_token_file": str(file)})
+    with pytest.raises(SettingsError, match="has no effect without INFERD_KAFKA_SASL_MECHANISM=OAUTHBEARER"):
+        check_connection(settings)

@@ -16,6 +16,7 @@ from aiokafka.errors import (
 )
 
 from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.oauth import OAuth
 from inferd.streams.connection.unreachable import reason_of, setting_name
 
 PLAIN = KafkaConnection()
@@ -97,5 +98,6 @@ def test_the_settings_exist() -> None:
     from inferd.daemon.settings.settings import settings_table
 
     known = {info.variable for info in settings_table()}
-    options = {field for field in KafkaConnection.__dataclass_fields__ if field != "bootstrap_servers"}
+    options = {field for field in KafkaConnection.__dataclass_fields__ if field not in ("bootstrap_servers", "oauth")}
+    options |= {f"oauth_{field}" for field in OAuth.__dataclass_fields__}
     assert {setting_name(option) for option in options} <= known
