@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
@@ -26,6 +27,7 @@ from inferd.schemas.audit import AuditRecord
 from inferd.schemas.capture import CapturedRequest
 from inferd.schemas.codecs import MSGPACK, codec_named
 from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.errors import InvalidValueError
 from inferd.schemas.headers import ROW_ERRORS, RawHeaders
 from inferd.schemas.jobs import ChunkResult, JobStatus
 from inferd.schemas.labels import Label
@@ -35,6 +37,8 @@ from inferd.schemas.models import (
     AliasKey,
     AliasTarget,
     Manifest,
+    Pause,
+    PauseKey,
     VersionKey,
     alias_text,
     check_model_name,
@@ -52,7 +56,7 @@ from inferd.schemas.requests import (
     frame_items,
     is_frame,
 )
-from inferd.schemas.routes import Route, RouteNotFoundError
+from inferd.schemas.routes import Route, RouteNotFoundError, check_route_name
 from inferd.schemas.topics import DEFAULT_TENANT, TenantTopics
 
 DEFAULT_CONNECTION = KafkaConnection()
@@ -501,6 +505,47 @@ class Client:
         selection = Selection(code, since, limit, attempts_max)
         return await self._redrive.run(selection, topics, dry_run=dry_run, on_progress=on_progress)
 
+    async def pause(
+        self,
+        *,
+        model: str | None = None,
+        route: str | None = None,
+        reason: str | None = None,
+        changed_by: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Pause:
+        """Let the requests and the jobs' chunks of a model wait, or the records of a route; returns the pause.
+
+        Workers leave them in their topics until `resume`, also after restarts. Requests behind them in their partition
+        wait, too; those over HTTP fail with `ModelNotReadyError`. `ModelNotFoundError`, `RouteNotFoundError`.
+        """
+        key = _pause_key(model, route)
+        if route is not None and route not in {each.name for each in await self.routes(timeout_s=timeout_s)}:
+            raise RouteNotFoundError(f"there is no route {route!r}; `inferd routes list` shows what there is")
+        pause = Pause(at=int(time.time() * 1_000), by=self.audit.actor(changed_by).name, reason=reason)
+        await self._model_changes.pause(key, pause, timeout_s)
+        await self.audit.note("pause", f"{key.kind} {key.name}", changed_by=changed_by, reason=reason)
+        return pause
+
+    async def resume(
+        self,
+        *,
+        model: str | None = None,
+        route: str | None = None,
+        changed_by: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> bool:
+        """Process what waits since `pause`; False if it was not paused."""
+        key = _pause_key(model, route)
+        resumed = await self._model_changes.resume(key, timeout_s)
+        if resumed:
+            await self.audit.note("resume", f"{key.kind} {key.name}", changed_by=changed_by)
+        return resumed
+
+    async def pauses(self, *, timeout_s: float = TIMEOUT_S) -> dict[PauseKey, Pause]:
+        """What is paused: models and routes, since when and by whom."""
+        return dict(sorted((await self.models(timeout_s=timeout_s)).pauses.items()))
+
     async def _note_alias(self, key: AliasKey, changed: Alias, change: str, changed_by: str | None) -> Alias:
         await self.audit.note(
             "alias", str(key), changed_by=changed_by, change=change, target=alias_text(changed),
@@ -527,6 +572,15 @@ def _raw_headers(headers: Mapping[str, str | bytes] | None, *, row_errors: bool 
         (name, value.encode() if isinstance(value, str) else value) for name, value in (headers or {}).items()
     )
     return (*given, (ROW_ERRORS, b"true")) if row_errors else given
+
+
+def _pause_key(model: str | None, route: str | None) -> PauseKey:
+    """The key of the one that is given; `InvalidValueError` unless it is exactly one."""
+    if model is not None and route is None:
+        return PauseKey("model", check_model_name(model))
+    if route is not None and model is None:
+        return PauseKey("route", check_route_name(route))
+    raise InvalidValueError("name either a model or a route")
 
 
 def _alias_key(model_id: str, alias: str) -> AliasKey:

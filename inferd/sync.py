@@ -27,7 +27,7 @@ from inferd.schemas.capture import CapturedRequest
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.jobs import ChunkResult, JobStatus
 from inferd.schemas.labels import Label
-from inferd.schemas.models import Alias, AliasTarget, Manifest
+from inferd.schemas.models import Alias, AliasTarget, Manifest, Pause, PauseKey
 from inferd.schemas.monitoring import Baseline, QualityReport, WindowStats
 from inferd.schemas.redrive import RedriveReport
 from inferd.schemas.requests import Output, Prediction, Result
@@ -341,6 +341,18 @@ class SyncClient:
     def redrive_dead_letters(self, **options: Any) -> RedriveReport:
         """Like `Client.redrive_dead_letters`."""
         return self._wait(self._client.redrive_dead_letters(**options))
+
+    def pause(self, **options: Any) -> Pause:
+        """Like `Client.pause`."""
+        return self._wait(self._client.pause(**options))
+
+    def resume(self, **options: Any) -> bool:
+        """Like `Client.resume`."""
+        return self._wait(self._client.resume(**options))
+
+    def pauses(self, *, timeout_s: float = TIMEOUT_S) -> dict[PauseKey, Pause]:
+        """Like `Client.pauses`."""
+        return self._wait(self._client.pauses(timeout_s=timeout_s))
 
     def _iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
         chunks = _Chunks(items)

@@ -306,8 +306,8 @@ class Streams:
         """Score one encoded request in the next micro-batch of the lane; returns the encoded result.
 
         Raises the `InferenceError` of a request that cannot be scored, `ModelNotReadyError` if this worker cannot score
-        now, `ModelNotFoundError` for a tenant that it does not serve, `QuotaExceededError` if too many requests wait,
-        `DeadlineExceededError` after `timeout_s`.
+        now, `ModelNotFoundError` for a tenant that it does not serve, `QuotaExceededError` beyond the quota, or
+        if too many requests wait, `DeadlineExceededError` after `timeout_s`.
         """
         if self.lane is None or self._lifecycle != "running":
             raise ModelNotReadyError(f"this worker is {self._phase}: retry later, or ask another worker")
@@ -316,6 +316,7 @@ class Streams:
             raise ModelNotFoundError(f"tenant {tenant!r} is not served by this worker")
         if (reason := self.admission.unserved_reason(tenant)) is not None:
             raise ModelNotReadyError(f"tenant {tenant!r} is not served by this worker now: {reason}")
+        parts.requests.quota.check(len(value))
         request = parts.requests.direct.ask(value, headers, int(time.time() * 1000))
         self.lane.wake(parts.requests.topic)
         try:
@@ -369,10 +370,17 @@ class Streams:
                 return
             if self._phase == "running" and not self._consumer().fetching:
                 raise RuntimeError("aiokafka's fetcher has ended")
-            stuck = stall.check(self._phase, self._progress(lane), busy=lane.busy, fault=fault_of(self))
+            stuck = stall.check(
+                self._phase, self._progress(lane), busy=lane.busy_besides(self._paused()), fault=fault_of(self)
+            )
             if stuck is not None:
                 self._on_fatal(stuck, EXIT_STALLED)
                 return
+
+    def _paused(self) -> Collection[str]:
+        """Tenants with something that is paused: their records may wait for long."""
+        pauses = self.follower.pauses if self.follower is not None else {}
+        return [tenant for tenant, of_tenant in pauses.items() if of_tenant.all]
 
     def _progress(self, lane: Lane) -> int:
         """Changes with all progress, also within a prediction that takes minutes."""

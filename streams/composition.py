@@ -37,7 +37,7 @@ from inferd.streams.models.follower import ModelFollower
 from inferd.streams.monitoring import Monitor
 from inferd.streams.prediction_runner import PredictionRunner
 from inferd.streams.recording import Recorder
-from inferd.streams.requests import BatchScoring, BatchSizer, CacheTable, RequestProcessor
+from inferd.streams.requests import BatchScoring, BatchSizer, CacheTable, Quota, RequestProcessor
 from inferd.streams.rollouts import MEASURED, RolloutProcessor, RolloutStore
 from inferd.streams.routes import (
     RouteContext,
@@ -100,7 +100,7 @@ def compose_shadows(settings: StreamSettings, follower: ModelFollower, destinati
     )  # fmt: skip
 
 
-def compose_tenants(
+def compose_tenants(  # noqa: PLR0915  (one statement for each part)
     app: Any,
     settings: StreamSettings,
     follower: ModelFollower,
@@ -133,6 +133,8 @@ def compose_tenants(
         jobs = compose_jobs(settings, tenant, jobs_table, catalog, reader, measures, destinations, process_batch)
         jobs.owned.slices = slices
         jobs.chunks.on_demand = follower.on_demand
+        requests.quota = Quota(settings.quota.requests_per_s, settings.quota.bytes_per_s)
+        requests.pauses = jobs.chunks.pauses = follower.pauses[tenant]
         windows = make_table(app, settings, tenant, "model-windows", directory)
         rollouts_table = make_table(app, settings, tenant, "rollouts", directory)
         lifecycle = compose_lifecycle(
@@ -194,6 +196,7 @@ def compose_routes(
             recorders=tenants[names.tenant].recorders, on_demand=follower.on_demand,
             shadows=inputs.shadows,
             monitor=tenants[names.tenant].monitor,
+            pauses=follower.pauses[names.tenant],
         )  # fmt: skip
         return RouteProcessor(context, topic, scorer, scoring)
 

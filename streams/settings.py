@@ -119,6 +119,14 @@ class CacheSettings:
     """RocksDB block cache, shared by all tables and partitions."""
 
 
+@dataclass(frozen=True, slots=True)
+class QuotaSettings:
+    """What each tenant may have scored by one worker; 0: unlimited."""
+
+    requests_per_s: float = 0.0
+    bytes_per_s: float = 0.0
+
+
 NO_URL = "http://127.0.0.1"
 """URL of a worker without an HTTP server."""
 
@@ -160,4 +168,5 @@ class StreamSettings:
     trial: TrialSettings = field(default_factory=TrialSettings)
     models: ModelSettings = field(default_factory=ModelSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
+    quota: QuotaSettings = field(default_factory=QuotaSettings)
     monitor: MonitorSettings = field(default_factory=MonitorSettings)

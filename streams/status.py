@@ -33,6 +33,7 @@ from inferd.streams.telemetry import (
     ModelMemorySnapshot,
     ModelSnapshot,
     PartitionSnapshot,
+    PauseSnapshot,
     Phase,
     RolloutsSnapshot,
     RouteSnapshot,
@@ -90,6 +91,7 @@ def take_snapshot(streams: StreamsView, phase: Phase, phase_for_s: float) -> Str
         models=_models(streams),
         aliases=_aliases(streams),
         dangling_aliases=_dangling_aliases(streams),
+        pauses=_pauses(streams),
         queue=measures.queue.snapshot(),
         infer=measures.infer.snapshot(),
         end_to_end=measures.end_to_end.snapshot(),
@@ -195,7 +197,17 @@ def _lag(partition: Partition, end: int) -> int:
 
 
 def _tenants(streams: StreamsView) -> tuple[TenantSnapshot, ...]:
-    return streams.lane.tenant_snapshots() if streams.lane is not None else ()
+    if streams.lane is None:
+        return ()
+    return tuple(_with_quota(streams, each) for each in streams.lane.tenant_snapshots())
+
+
+def _with_quota(streams: StreamsView, found: TenantSnapshot) -> TenantSnapshot:
+    parts = streams.tenants.get(found.tenant)
+    if parts is None or not parts.requests.quota.limited:
+        return found
+    quota = parts.requests.quota
+    return msgspec.structs.replace(found, quota_delays=quota.delays, quota_refused=quota.refused)
 
 
 def _capture(streams: StreamsView) -> tuple[CaptureSnapshot, ...]:
@@ -275,6 +287,15 @@ def _aliases(streams: StreamsView) -> tuple[AliasSnapshot, ...]:
         for tenant, catalog in catalogs.items()
         for (model_id, alias), target in catalog.every_alias().items()
     )  # fmt: skip
+
+
+def _pauses(streams: StreamsView) -> tuple[PauseSnapshot, ...]:
+    pauses = streams.follower.pauses if streams.follower is not None else {}
+    return tuple(
+        PauseSnapshot(tenant, key.kind, key.name, pause.at, pause.by, pause.reason)
+        for tenant, of_tenant in pauses.items()
+        for key, pause in sorted(of_tenant.all.items())
+    )
 
 
 def _dangling_aliases(streams: StreamsView) -> tuple[DanglingAlias, ...]:

@@ -46,6 +46,11 @@ COMMANDS = {
     "dead-letters": CommandInfo(
         "inferd.daemon.cli.dead_letters:dead_letters", "List, show and redrive rejected records."
     ),
+    "top": CommandInfo("inferd.daemon.cli.top:top", "Show the cluster in the terminal, live."),
+    "pause": CommandInfo("inferd.daemon.cli.pauses:pause", "Let the records of a model or a route wait."),
+    "resume": CommandInfo("inferd.daemon.cli.pauses:resume", "Process the records of a paused model or route."),
+    "pauses": CommandInfo("inferd.daemon.cli.pauses:pauses", "List what is paused."),
+    "offsets": CommandInfo("inferd.daemon.cli.offsets:offsets", "Show or move the offsets of the workers' group."),
     "audit": CommandInfo("inferd.daemon.cli.audit:audit", "Show who changed what, when and from where."),
     "doctor": CommandInfo("inferd.daemon.cli.doctor:doctor", "Check broker, topics, models and this machine."),
     "asyncapi": CommandInfo("inferd.daemon.cli.asyncapi:asyncapi", "Print the AsyncAPI document of the topics."),

@@ -37,6 +37,8 @@ class Target:
     limits: Limits = DEFAULT_LIMITS
     trial: TrialSettings = DEFAULT_TRIAL
     schema_registry: SchemaRegistryConnection | None = None
+    group: str = ""
+    """The consumer group of the workers."""
 
     @property
     def topics(self) -> TenantTopics:
@@ -135,5 +137,5 @@ def _target(settings: Settings, output: OutputFormat) -> Target:
     streams = settings.streams()
     return Target(
         settings.connection(), settings.namespace, settings.tenants[0], output, streams.limits, streams.trial,
-        streams.schema_registry,
+        streams.schema_registry, settings.group,
     )  # fmt: skip

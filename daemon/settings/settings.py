@@ -40,6 +40,7 @@ from inferd.streams.settings import (
     ModelSettings,
     Monitoring,
     MonitorSettings,
+    QuotaSettings,
     RouteSettings,
     Store,
     StreamSettings,
@@ -58,7 +59,7 @@ SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"
 OffsetReset = Literal["earliest", "latest"]
 
 _LANE, _GROUP, _TOPICS, _TRIAL, _LIMITS = LaneSettings(), GroupSettings(), TopicSettings(), TrialSettings(), Limits()
-_CACHE, _MODELS, _MONITOR = CacheSettings(), ModelSettings(), MonitorSettings()
+_CACHE, _MODELS, _MONITOR, _QUOTA = CacheSettings(), ModelSettings(), MonitorSettings(), QuotaSettings()
 _LABELS_WINDOW_S = 0.0  # each prediction is a record more
 _CAPTURE_SHARE = 0.0  # captured requests hold values of features
 _CLASS_NAME = kind.text(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", "a class with its module, such as mypackage.MyServer")
@@ -295,6 +296,19 @@ class Settings:
         kind.number(0.05, 1),
         _LANE.jobs_share,
         "Share of a worker's time that chunks of batch jobs may take while there are requests.",
+        "Processing",
+    )
+
+    quota_requests_per_s: float = setting(
+        kind.number(0, 10**9),
+        _QUOTA.requests_per_s,
+        "Requests a second that each worker scores for each tenant; 0: unlimited.",
+        "Processing",
+    )
+    quota_bytes_per_s: float = setting(
+        kind.number(0, 10**12),
+        _QUOTA.bytes_per_s,
+        "Bytes a second of requests that each worker scores for each tenant; 0: unlimited.",
         "Processing",
     )
 
@@ -770,6 +784,7 @@ class Settings:
             reply_to_allowed=self.reply_to_allowed,
             schema_registry=self.schema_registry(),
             capture_share=self.capture_share,
+            quota=QuotaSettings(self.quota_requests_per_s, self.quota_bytes_per_s),
             labels_window_s=self.labels_window_s,
             predict_threads=self.predict_threads,
             kernels=self.kernels,

@@ -273,6 +273,11 @@ def dangling_aliases(scrape: Scrape) -> Samples:
     return [((tenant,), by_tenant[tenant]) for tenant in scrape.board.settings.tenants]
 
 
+def paused(scrape: Scrape) -> Samples:
+    """1 for each model and route that is paused."""
+    return [((each.tenant, each.kind, each.name), 1) for each in (scrape.snapshot.pauses if scrape.snapshot else ())]
+
+
 def phases(scrape: Scrape) -> Samples:
     """1 for the current phase, 0 for the others."""
     phase, _ = scrape.board.phase(scrape.snapshot)

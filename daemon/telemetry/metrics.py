@@ -25,6 +25,7 @@ from inferd.daemon.telemetry.metric_readers import (
     of_shadows,
     of_streams,
     of_tenants,
+    paused,
     phases,
     prediction_drifts,
     route_errors,
@@ -149,6 +150,25 @@ METRICS: tuple[MetricInfo, ...] = (
         ("tenant",),
         "Aliases that point at a version that is not deployed: requests to them fail with `version_not_found`.",
         dangling_aliases,
+    ),
+    of_tenants(
+        "inferd_quota_delays_total",
+        "counter",
+        "How often records were left in their topic for later, because of the tenant's quota.",
+        lambda t: t.quota_delays,
+    ),
+    of_tenants(
+        "inferd_quota_refused_total",
+        "counter",
+        "Requests over HTTP beyond the tenant's quota.",
+        lambda t: t.quota_refused,
+    ),
+    MetricInfo(
+        "inferd_paused",
+        "gauge",
+        ("tenant", "kind", "name"),
+        "1 for each model and route that is paused: its records wait until `inferd resume`.",
+        paused,
     ),
     of_streams("inferd_models_loaded", "gauge", "Versions that are loaded.", lambda s: s.model_memory.loaded),
     of_streams(

@@ -30,6 +30,7 @@ from inferd.streams.telemetry import (
     ModelMemorySnapshot,
     ModelSnapshot,
     PartitionSnapshot,
+    PauseSnapshot,
     RolloutsSnapshot,
     RouteSnapshot,
     ShadowSnapshot,
@@ -51,6 +52,7 @@ COPIED = (
     "models",
     "aliases",
     "dangling_aliases",
+    "pauses",
     "model_memory",
     "batches",
     "batch_rows_last",
@@ -145,6 +147,7 @@ class Status(msgspec.Struct, frozen=True):
     models: tuple[ModelSnapshot, ...] = ()
     aliases: tuple[AliasSnapshot, ...] = ()
     dangling_aliases: tuple[DanglingAlias, ...] = ()
+    pauses: tuple[PauseSnapshot, ...] = ()
     model_formats: tuple[FormatReport, ...] = ()
     """Filled in by the route: reading the metadata of all packages takes time."""
     model_memory: ModelMemorySnapshot = ModelMemorySnapshot()

@@ -21,7 +21,7 @@ from inferd.models.model_list import (
     check_unchanged,
     keys_to_remove,
 )
-from inferd.schemas.errors import ServerError, VersionNotFoundError
+from inferd.schemas.errors import ModelNotFoundError, ServerError, VersionNotFoundError
 from inferd.schemas.limits import Limits
 from inferd.schemas.models import (
     AliasChangeKey,
@@ -32,9 +32,12 @@ from inferd.schemas.models import (
     ClaimKey,
     LeaseKey,
     Manifest,
+    Pause,
+    PauseKey,
     VersionExistsError,
     VersionKey,
     encode_manifest,
+    encode_pause,
 )
 from inferd.schemas.monitoring import Baseline, encode_baseline
 from inferd.schemas.requests import ModelReference
@@ -130,6 +133,21 @@ class ModelChanges:
             raise VersionNotFoundError(f"{key.model_id}:{key.version} is not deployed")
         value = encode_baseline(msgspec.structs.replace(baseline, source="given"))
         await self._topics.write("models", {BaselineKey(key.model_id, key.version): value})
+
+    async def pause(self, key: PauseKey, pause: Pause, timeout_s: float) -> None:
+        """See `Client.pause`."""
+        models = await self._topics.read(timeout_s)
+        if key.kind == "model" and not models.has(ModelReference(key.name)):
+            raise ModelNotFoundError(f"there is no model {key.name!r}")
+        await self._topics.write("models", {key: encode_pause(pause)})
+
+    async def resume(self, key: PauseKey, timeout_s: float) -> bool:
+        """See `Client.resume`."""
+        models = await self._topics.read(timeout_s)
+        if key not in models.pauses:
+            return False
+        await self._topics.write("models", {key: None})
+        return True
 
     async def _claim(self, models: ModelList, manifest: Manifest, lease: LeaseKey, timeout_s: float) -> Manifest:
         """Claim the version and lease the artifact; the manifest that the version has, or `VersionExistsError`."""

@@ -30,11 +30,14 @@ from inferd.schemas.models import (
     LeaseKey,
     Manifest,
     ModelKey,
+    Pause,
+    PauseKey,
     VersionKey,
     check_manifest_key,
     check_shadow,
     decode_alias,
     decode_manifest,
+    decode_pause,
     encode_manifest,
     main_version,
     missing_versions,
@@ -80,6 +83,8 @@ class ModelList:
     """Leases on artifacts, by digest."""
     baselines: dict[VersionKey, Baselines] = field(default_factory=dict)
     """What features and predictions of versions are compared with."""
+    pauses: dict[PauseKey, Pause] = field(default_factory=dict)
+    """What workers leave in its topics."""
     limits: Limits = DEFAULT_LIMITS
     """Of the records."""
 
@@ -149,6 +154,11 @@ class ModelList:
         self.unreadable.pop(str(key), None)
         if isinstance(key, AliasKey | AliasChangeKey):
             self._put_alias(key, value, codec)
+            return
+        if isinstance(key, PauseKey):
+            self.pauses.pop(key, None)
+            if value is not None:
+                self.pauses[key] = decode_pause(value, codec)
             return
         if isinstance(key, BaselineKey):
             baseline = None if value is None else decode_baseline(value, codec)

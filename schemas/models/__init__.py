@@ -62,12 +62,14 @@ from inferd.schemas.models.model import (
     parse_model_key,
     same_content,
 )
+from inferd.schemas.models.pause import PAUSE_REASON_CHARS_MAX, Pause, Paused, PauseKey, decode_pause, encode_pause
 
 __all__ = [
     "CHAMPION",
     "CHANGED_BY_CHARS_MAX",
     "HISTORY_MAX",
     "NA_TEXTS",
+    "PAUSE_REASON_CHARS_MAX",
     "RUNTIME_PATTERN",
     "Alias",
     "AliasChangeKey",
@@ -88,6 +90,9 @@ __all__ = [
     "Manifest",
     "ModelKey",
     "NoEarlierTargetError",
+    "Pause",
+    "PauseKey",
+    "Paused",
     "Postprocess",
     "Preprocess",
     "SplitShare",
@@ -107,10 +112,12 @@ __all__ = [
     "dangling_alias_message",
     "decode_alias",
     "decode_manifest",
+    "decode_pause",
     "decode_target",
     "earlier_target",
     "encode_alias",
     "encode_manifest",
+    "encode_pause",
     "main_version",
     "missing_versions",
     "newest_of",

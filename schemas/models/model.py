@@ -10,6 +10,7 @@ from uuid import uuid4
 import msgspec
 
 from inferd.schemas.errors import InvalidIdError, MalformedError
+from inferd.schemas.models.pause import PauseKey
 from inferd.schemas.requests import NAME_PATTERN, Scalar
 
 DType = Literal["float64", "float32", "int64", "bool", "category", "text"]
@@ -19,6 +20,7 @@ _ID = r"(?P<id>[0-9a-f]{32})"
 _CLAIM_KEY = re.compile(rf"{_VERSION_KEY.pattern}#{_ID}", re.ASCII)
 _ALIAS_CHANGE_KEY = re.compile(rf"{_ALIAS_KEY.pattern}#{_ID}", re.ASCII)
 _BASELINE_KEY = re.compile(rf"{_VERSION_KEY.pattern}#(?P<source>baseline|learned)", re.ASCII)
+_PAUSE_KEY = re.compile(rf"!pause/(?P<kind>model|route)/(?P<name>{NAME_PATTERN})", re.ASCII)
 _LEASE_KEY = re.compile(rf"(?P<sha256>[0-9a-f]{{64}})(?P<kind>[#!]){_ID}", re.ASCII)
 _ARTIFACT_KEY = re.compile(r"(?P<sha256>[0-9a-f]{64})/(?P<part>0|[1-9][0-9]{0,5})", re.ASCII)
 SHA256_PATTERN = "^[0-9a-f]{64}$"
@@ -282,7 +284,7 @@ class BaselineKey(msgspec.Struct, frozen=True):
         return f"{self.version_key}#{'learned' if self.learned else 'baseline'}"
 
 
-ModelKey = VersionKey | AliasKey | AliasChangeKey | ClaimKey | BaselineKey | LeaseKey
+ModelKey = VersionKey | AliasKey | AliasChangeKey | ClaimKey | BaselineKey | LeaseKey | PauseKey
 
 
 class ArtifactKey(msgspec.Struct, frozen=True):
@@ -327,6 +329,8 @@ def parse_model_key(key: bytes | None) -> ModelKey:
         return BaselineKey(match["name"], int(match["version"]), match["source"] == "learned")
     if match := _LEASE_KEY.fullmatch(text):
         return LeaseKey(match["sha256"], match["id"], match["kind"] == "!")
+    if match := _PAUSE_KEY.fullmatch(text):
+        return PauseKey("route" if match["kind"] == "route" else "model", match["name"])
     raise MalformedError(f"key {text[:80]!r} of a models record: expected <model id>/<version> or <model id>@<alias>")
 
 

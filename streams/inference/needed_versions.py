@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from inferd.schemas.codec import DECODE_ERRORS, parse_reference
@@ -29,17 +31,20 @@ class NeededVersions:
         except (InferenceError, *DECODE_ERRORS):
             return None
 
+    def model_of(self, partition: int, record: Record) -> str | None:
+        """The name of the model that a record asks for, deployed or not; None if it names none."""
+        try:
+            envelope = self._envelope(partition, record)
+            return None if envelope is None else parse_reference(envelope.model_id).name
+        except (InferenceError, *DECODE_ERRORS):
+            return None
+
     def _of(self, partition: int, record: Record) -> Version | None:
         headers = parse_request_headers(record.headers, self._exchanges.limits) if record.headers else NO_HEADERS
         if record.value is None or (headers.deadline_ms is not None and headers.deadline_ms < self._now_ms):
             return None
-        value, codec = record.value, headers.codec
-        place = partition, record.offset, record.timestamp
-        if (exchange := self._exchanges.open(headers, value, record.headers, *place)) is not None:
-            if not isinstance(exchange.request, bytes):
-                return None
-            value, codec = exchange.request, exchange.codec
-        envelope = ENVELOPE_DECODERS[codec](value)
+        if (envelope := self._envelope(partition, record)) is None:
+            return None
         model_id = envelope.model_id
         if model_id not in self._chosen:
             reference = parse_reference(model_id)
@@ -48,6 +53,19 @@ class NeededVersions:
                 return self._catalog.choose(reference, record.key or given.encode())
             self._chosen[model_id] = self._choose(reference)
         return self._chosen[model_id]
+
+    def _envelope(self, partition: int, record: Record) -> Any:
+        """The decoded request, without its rows; None if there is none."""
+        headers = parse_request_headers(record.headers, self._exchanges.limits) if record.headers else NO_HEADERS
+        if record.value is None:
+            return None
+        value, codec = record.value, headers.codec
+        place = partition, record.offset, record.timestamp
+        if (exchange := self._exchanges.open(headers, value, record.headers, *place)) is not None:
+            if not isinstance(exchange.request, bytes):
+                return None
+            value, codec = exchange.request, exchange.codec
+        return ENVELOPE_DECODERS[codec](value)
 
     def _choose(self, reference: ModelReference) -> Version | None:
         try:

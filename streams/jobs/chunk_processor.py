@@ -41,6 +41,7 @@ from inferd.streams.lane import (
     timestamps_of,
 )
 from inferd.streams.models.on_demand import OnDemandLoader
+from inferd.streams.models.pauses import Pauses
 from inferd.streams.prediction_runner import PredictionRunner
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import LaneTable
@@ -104,6 +105,8 @@ class ChunkProcessor:
         self._runner = PredictionRunner("inferd-chunks", measures, min(INLINE_MS_MAX, settings.lane.inline_ms_max))
         self.on_demand: OnDemandLoader | None = None
         """Loads models that are not loaded; None if all are."""
+        self.pauses = Pauses()
+        """Models whose chunks wait."""
         self._waiting_since: dict[tuple[str, int, str], float] = {}
         """Name, number and digest of a version -> when the first chunk started to wait for it."""
 
@@ -182,7 +185,9 @@ class ChunkProcessor:
         return readable
 
     def _waits(self, chunk: Chunk) -> bool:
-        """Whether a chunk still waits for its version."""
+        """Whether a chunk still waits for its model to be resumed, or for its version."""
+        if chunk.model_id in self.pauses.models:
+            return True
         version = (chunk.model_id, chunk.version, chunk.digest)
         why = self._scorer.waiting_for(chunk)
         if why is None:

@@ -205,7 +205,14 @@ class Lane:
     @property
     def busy(self) -> bool:
         """Whether there is work that should be making progress."""
-        return any(p.pending for p in self._partitions.values()) or bool(self._publisher.publishing)
+        return self.busy_besides(())
+
+    def busy_besides(self, tenants: Collection[str]) -> bool:
+        """Like `busy`, without records of these tenants, which may wait for long."""
+        pending = (
+            p.pending for p in self._partitions.values() if not tenants or self.tenant_of(p.tp.topic) not in tenants
+        )
+        return any(pending) or bool(self._publisher.publishing)
 
     @property
     def backlogged(self) -> bool:

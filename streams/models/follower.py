@@ -29,8 +29,11 @@ from inferd.schemas.models import (
     ClaimKey,
     LeaseKey,
     Manifest,
+    Pause,
+    PauseKey,
     VersionExistsError,
     VersionKey,
+    decode_pause,
     newest_of,
     parse_artifact_key,
     parse_model_key,
@@ -44,6 +47,7 @@ from inferd.streams.inference import ModelCatalog
 from inferd.streams.models.artifact_store import ArtifactStore
 from inferd.streams.models.loader import ModelLoader
 from inferd.streams.models.on_demand import OnDemandLoader
+from inferd.streams.models.pauses import Pauses
 from inferd.streams.models.reader import ModelReader
 from inferd.streams.models.rejections import ModelRecord, OnRejected
 from inferd.streams.settings import StreamSettings
@@ -61,6 +65,7 @@ class TenantModels:
 
     catalog: ModelCatalog
     alias_logs: Mapping[AliasKey, AliasLog]
+    pauses: Pauses
 
     def newest_alias(self, model_id: str, alias: str) -> Alias | None:
         """The newest revision of an alias, also that of a removal; None if it was never set."""
@@ -74,6 +79,10 @@ class TenantModels:
     def usable(self, model_id: str) -> frozenset[int]:
         """The versions that have passed their trial on this worker, and can answer requests."""
         return self.catalog.usable_numbers(model_id)
+
+    def paused(self, model_id: str) -> bool:
+        """Whether requests to the model wait."""
+        return model_id in self.pauses.models
 
 
 class ModelFollower:
@@ -110,6 +119,8 @@ class ModelFollower:
         self._claims: dict[str, dict[VersionKey, Manifest]] = {tenant: {} for tenant in settings.tenants}
         self._alias_logs: dict[str, dict[AliasKey, AliasLog]] = {tenant: {} for tenant in settings.tenants}
         self._baselines: dict[str, dict[tuple[str, int], Baselines]] = {tenant: {} for tenant in settings.tenants}
+        self.pauses = {tenant: Pauses() for tenant in settings.tenants}
+        """What is paused, by tenant."""
         self.on_demand = OnDemandLoader(settings, self.catalogs, self._stores, on_crash, self._fetch_again)
         self._loader = ModelLoader(settings, self.catalogs, self._stores, on_rejected, self.on_demand, on_loaded)
         self._disk_fault: str | None = None
@@ -124,7 +135,7 @@ class ModelFollower:
 
     def of(self, tenant: str) -> TenantModels:
         """The models of one tenant, as far as their records were read."""
-        return TenantModels(self.catalogs[tenant], self._alias_logs[tenant])
+        return TenantModels(self.catalogs[tenant], self._alias_logs[tenant], self.pauses[tenant])
 
     def baseline(self, tenant: str, model_id: str, version: int) -> Baseline | None:
         """What features and predictions of a version are compared with; None if nothing is known."""
@@ -175,6 +186,7 @@ class ModelFollower:
                 self._claims[tenant_of_topic(topic)].clear()
                 self._alias_logs[tenant_of_topic(topic)].clear()
                 self._baselines[tenant_of_topic(topic)].clear()
+                self.pauses[tenant_of_topic(topic)].clear()
             self._reader.read_again(topic)
 
     async def _fetch_again(self, tenant: str) -> None:
@@ -271,6 +283,9 @@ class ModelFollower:
         codec = parse_headers(record.headers, limits).codec
         if isinstance(key, LeaseKey):
             return
+        if isinstance(key, PauseKey):
+            self._apply_pause(tenant, key, None if record.value is None else decode_pause(record.value, codec), record)
+            return
         if isinstance(key, BaselineKey):
             baseline = None if record.value is None else decode_baseline(record.value, codec)
             versions = self._baselines[tenant]
@@ -308,6 +323,12 @@ class ModelFollower:
             log.info("alias_removed", tenant=tenant, alias=str(of))
         else:
             log.info("alias_set", tenant=tenant, alias=str(of), **msgspec.to_builtins(newest_of(alias)))
+
+    def _apply_pause(self, tenant: str, key: PauseKey, pause: Pause | None, record: ModelRecord) -> None:
+        if self.pauses[tenant].apply(key, pause, record.timestamp):
+            event = "resumed" if pause is None else "paused"
+            log.info(event, tenant=tenant, kind=key.kind, name=key.name, by=None if pause is None else pause.by)
+            self.on_demand.on_change(tenant)
 
     def _remove(self, tenant: str, key: VersionKey) -> None:
         self._loader.remove(tenant, key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -14,11 +14,14 @@ R = TypeVar("R", bound=Record)
 
 @dataclass(slots=True)
 class Waiting:
-    """One micro-batch of a tenant."""
+    """One micro-batch of a tenant, some of whose models may be paused."""
 
     tenant: str
-    on_demand: OnDemandLoader
+    on_demand: OnDemandLoader | None
+    """None: all versions are loaded."""
     needed: NeededVersions
+    paused: Collection[str] = ()
+    """Models whose requests wait until they are resumed."""
     versions: dict[int, Version] = field(default_factory=dict)
     """Those that the records of `ready` need, by identity."""
 
@@ -31,7 +34,11 @@ class Waiting:
         return records
 
     def waits(self, partition: int, record: Record) -> bool:
-        """Whether a record waits for its version."""
+        """Whether a record waits for its model to be resumed, or for its version."""
+        if self.paused and self.needed.model_of(partition, record) in self.paused:
+            return True
+        if self.on_demand is None or not self.on_demand.bounded:
+            return False
         version = self.needed.of(partition, record)
         if version is None:
             return False

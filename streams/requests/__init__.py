@@ -4,5 +4,6 @@ from inferd.streams.requests.batch_scoring import BatchScoring
 from inferd.streams.requests.batch_sizing import BatchSizer
 from inferd.streams.requests.cache_table import CacheTable
 from inferd.streams.requests.processor import RequestProcessor, Timing
+from inferd.streams.requests.quota import Quota
 
-__all__ = ["BatchScoring", "BatchSizer", "CacheTable", "RequestProcessor", "Timing"]
+__all__ = ["BatchScoring", "BatchSizer", "CacheTable", "Quota", "RequestProcessor", "Timing"]

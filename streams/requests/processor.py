@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, zip_longest
@@ -14,7 +15,7 @@ from aiokafka import TopicPartition
 from numpy.typing import NDArray
 
 from inferd.schemas.codecs import Codec
-from inferd.schemas.errors import InferenceError, error_of_code
+from inferd.schemas.errors import InferenceError, ModelNotReadyError, error_of_code
 from inferd.schemas.headers import NO_HEADERS, PropagatedHeaders, RequestHeaders
 from inferd.schemas.requests import encode_failure_for
 from inferd.schemas.topics import TenantTopics
@@ -25,6 +26,7 @@ from inferd.streams.inference import (
     CACHE_MISS,
     UNDECODABLE,
     AliasHeaders,
+    NeededVersions,
     Outcome,
     Record,
     RecordBlock,
@@ -36,11 +38,13 @@ from inferd.streams.inference.cache import HTTP_PARTITION
 from inferd.streams.kafka import Destinations, HeaderList, Outgoing, OutgoingBlock, result_record_bytes_max
 from inferd.streams.lane import DeadLetters, Kind, OutputBatch, Work, timestamps_of
 from inferd.streams.models.on_demand import OnDemandLoader
+from inferd.streams.models.pauses import Pauses
 from inferd.streams.models.waiting import Waiting
 from inferd.streams.monitoring import CountedPart, Monitor
 from inferd.streams.recording import Part, Recorder, record_scored
 from inferd.streams.requests.batch_scoring import BatchScoring
 from inferd.streams.requests.cache_table import CacheTable
+from inferd.streams.requests.quota import Quota
 from inferd.streams.shadow import Shadows
 from inferd.streams.state import LaneTable
 from inferd.streams.telemetry import OpenSpans, StepTimer, Tally, TenantCounters, Tracing
@@ -88,6 +92,10 @@ class RequestProcessor:
         self.direct = HttpRequests(direct_max)
         self.on_demand: OnDemandLoader | None = None
         """Loads models that are not loaded; None if all are."""
+        self.quota = Quota()
+        """How much is scored a second."""
+        self.pauses = Pauses()
+        """Models whose requests wait."""
         self.shadows: Shadows | None = None
         """Scores requests with shadow versions; None if there are none."""
         self.tracing: Tracing | None = None
@@ -130,19 +138,47 @@ class RequestProcessor:
     async def process(self, work: Work) -> Sequence[Sequence[OutputBatch]]:
         """Scores a micro-batch together with waiting HTTP requests, whose results are set here.
 
-        Records that wait for their model, and those after them in their partition, are left for a later call.
+        Records that wait for their model or are beyond the quota, and those after them in their partition, are left for
+        a later call.
         """
         asked = self.direct.take(self.records_max())
-        if self.on_demand is None or not self.on_demand.bounded:
+        bounded, paused = self.on_demand is not None and self.on_demand.bounded, self.pauses.models
+        if not bounded and not paused and not self.quota.limited:
             return [[output] for output in await self._score(work, asked)]
-        waiting = Waiting(self.tenant, self.on_demand, self.scorer.needed_versions(int(self._clock() * 1000)))
+        needed = self.scorer.needed_versions(int(self._clock() * 1000))
+        if paused:
+            asked = self._refuse_paused(asked, needed)
+        waiting = Waiting(self.tenant, self.on_demand, needed, paused)
         ready = [(tp, waiting.ready(tp.partition, records)) for tp, records in work]
+        if self.quota.limited:
+            ready = [(tp, self.quota.within(records)) for tp, records in ready]
         left = {request for request in asked if waiting.waits(HTTP_PARTITION, request)}
         self.direct.put_back(left)
         asked = [request for request in asked if request not in left]
-        with self.on_demand.pinned(self.tenant, waiting.versions.values()):
+        pinned = nullcontext() if self.on_demand is None else self.on_demand.pinned(
+            self.tenant, waiting.versions.values()
+        )  # fmt: skip
+        with pinned:
             outputs = iter(await self._score([part for part in ready if part[1]], asked))
         return [[next(outputs)] if records else [] for _, records in ready]
+
+    def _refuse_paused(self, asked: Sequence[HttpRequest], needed: NeededVersions) -> list[HttpRequest]:
+        """Answers HTTP requests to paused models at once: their callers wait. Returns the others."""
+        left, tally = list[HttpRequest](), Tally()
+        for request in asked:
+            model_id = needed.model_of(HTTP_PARTITION, request)
+            if model_id not in self.pauses.models:
+                left.append(request)
+                continue
+            error = ModelNotReadyError(f"{self.pauses.reason('model', model_id)}; retry later")
+            tally.results += 1
+            tally.fail(error.code, None)
+            if not request.answer.done():
+                request.answer.set_exception(error)
+        self.counters.requests_in += len(asked) - len(left)
+        self.counters.direct += len(asked) - len(left)
+        self.counters.add(tally)
+        return left
 
     async def _score(self, work: Work, asked: Sequence[HttpRequest]) -> Sequence[OutputBatch]:
         """Scores each part of `work`, none of which is empty; returns their output batches."""
@@ -219,6 +255,9 @@ class RequestProcessor:
     ) -> None:
         """Adds counts of what was scored to each partition's output. The last of the `records` came over HTTP."""
         stamps = [*(output.timestamps for output in outputs), [request.timestamp for request in records[-1]]]
+        if resumed_ms := self.pauses.resumed_ms:
+            # The time of a pause is not the latency of a version: guards of rollouts compare it.
+            stamps = [[max(stamp, resumed_ms) for stamp in each] for each in stamps]
         ends = [*accumulate(map(len, stamps))]
         parts = [CountedPart(range(end - len(each), end), each) for end, each in zip(ends, stamps, strict=True)]
 

@@ -64,6 +64,9 @@ class Models(Protocol):
     def usable(self, model_id: str) -> Collection[int]:
         """The versions that can answer requests."""
 
+    def paused(self, model_id: str) -> bool:
+        """Whether requests to the model wait."""
+
 
 @dataclass(slots=True)
 class _Draft:
@@ -212,7 +215,7 @@ class RolloutProcessor(LifecycleProcessor):
             return
         compared = self._measuring.compared(rollout, draft.now_ms)
         alias = self._models.newest_alias(model_id, rollout.alias)
-        change = tick(rollout, draft.now_ms, alias, compared)
+        change = tick(rollout, draft.now_ms, alias, compared, model_paused=self._models.paused(model_id))
         if change.changed:
             self._note(model_id, status, change)
             draft.take(model_id, change, None, compared)

@@ -104,13 +104,18 @@ def advance(rollout: Rollout | None, model_id: str, message: RolloutMessage, now
         return Change(seen.rollout, seen.rollout is not rollout, seen.records, rejection)
 
 
-def tick(rollout: Rollout, now_ms: int, alias: Alias | None, compared: Compared) -> Change:
+def tick(
+    rollout: Rollout, now_ms: int, alias: Alias | None, compared: Compared, *, model_paused: bool = False
+) -> Change:
     """The change that is due. `alias`: its newest revision as far as the log was read; `compared`: figures of requests
-    since the running step's change of the alias."""
+    since the running step's change of the alias; `model_paused`: no requests are scored, so that the clock stands and
+    no guard is looked at."""
     seen = _settled(rollout, now_ms, alias)
     after = seen.rollout or rollout
     if not after.ended:
-        after = _judged(after, now_ms, compared)
+        after = (
+            _clock_stopped(after, now_ms) if model_paused else _judged(_clock_running(after, now_ms), now_ms, compared)
+        )
     return _then(rollout, seen, after, now_ms, alias)
 
 
@@ -260,6 +265,16 @@ def _judged(rollout: Rollout, now_ms: int, compared: Compared) -> Rollout:
         return _noted(_ended(rollout, "promoted", now_ms), now_ms, "promoted")
     following = replace(rollout, step=rollout.step + 1, since=None, held_ms=0)
     return _noted(following, now_ms, f"step {following.steps[following.step]}")
+
+
+def _clock_stopped(rollout: Rollout, now_ms: int) -> Rollout:
+    return rollout if rollout.since is None else replace(rollout, since=None, held_ms=_held_ms(rollout, now_ms))
+
+
+def _clock_running(rollout: Rollout, now_ms: int) -> Rollout:
+    """The rollout with its clock running again after its model was resumed."""
+    stands = rollout.phase == "running" and rollout.since is None and rollout.move is not None and rollout.move.seen
+    return replace(rollout, since=now_ms) if stands else rollout
 
 
 def _is_done(rollout: Rollout, now_ms: int, requests: int) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from aiokafka import TopicPartition
 
+from inferd.schemas.requests import ModelReference
 from inferd.schemas.routes import Route
 from inferd.schemas.topics import TenantTopics
 from inferd.streams.group import Records
@@ -16,6 +17,7 @@ from inferd.streams.inference import Outcome, Record
 from inferd.streams.kafka import Destinations
 from inferd.streams.lane import DeadLetters, Kind, OutputBatch, Work, timestamps_of
 from inferd.streams.models.on_demand import OnDemandLoader
+from inferd.streams.models.pauses import Pauses
 from inferd.streams.monitoring import CountedPart, Monitor
 from inferd.streams.recording import Part, Recorder, record_scored
 from inferd.streams.requests import BatchScoring, CacheTable
@@ -45,6 +47,8 @@ class RouteContext:
     """Loads models that are not loaded."""
     shadows: Shadows | None = None
     """Scores records with shadow versions."""
+    pauses: Pauses = field(default_factory=Pauses)
+    """Models and routes whose records wait."""
     monitor: Monitor | None = None
     """Counts what versions score."""
     clock: Callable[[], float] = time.time
@@ -219,7 +223,11 @@ class RouteProcessor:
 
     def reason_to_wait(self) -> str | None:
         """What every record would wait for; None if records can be processed."""
-        scorer = self._scorer
+        scorer, pauses = self._scorer, self._context.pauses
+        model_id = ModelReference.parse(scorer.route.model).name
+        for reason in (pauses.reason("route", scorer.route.name), pauses.reason("model", model_id)):
+            if reason is not None:
+                return reason
         if not self._partitions_of(scorer.route.sink.topic):
             return f"topic {scorer.route.sink.topic} does not exist: create it"
         if (reason := scorer.fit()) is not None:

@@ -82,6 +82,19 @@ class DanglingAlias(msgspec.Struct, frozen=True):
     """The versions that are not deployed."""
 
 
+class PauseSnapshot(msgspec.Struct, frozen=True):
+    """A model or a route whose records wait until it is resumed."""
+
+    tenant: str
+    kind: str
+    """`model` or `route`."""
+    name: str
+    at: int
+    """Since when, Unix milliseconds."""
+    by: str
+    reason: str | None = None
+
+
 class LatencySnapshot(msgspec.Struct, frozen=True):
     """A histogram since start: `counts[i]` observations in (`bounds[i - 1]`, `bounds[i]`] seconds, the last open."""
 
@@ -190,6 +203,10 @@ class TenantSnapshot(msgspec.Struct, frozen=True):
     bytes_out: int
     direct: int = 0
     """The part of `requests_in` received over HTTP."""
+    quota_delays: int = 0
+    """How often records were left in their topic for later, because of the tenant's quota."""
+    quota_refused: int = 0
+    """Requests over HTTP beyond the quota; they are in no other number."""
     model_errors: tuple[ModelErrors, ...] = ()
     """The part of `errors` from requests to a deployed version."""
 
@@ -297,6 +314,7 @@ class StreamsSnapshot(msgspec.Struct, frozen=True):
     """Requests that retention deleted before the group read them."""
     aliases: tuple[AliasSnapshot, ...] = ()
     dangling_aliases: tuple[DanglingAlias, ...] = ()
+    pauses: tuple[PauseSnapshot, ...] = ()
     cache: tuple[CacheSnapshot, ...] = ()
     jobs: tuple[JobsSnapshot, ...] = ()
     restoring: int | None = None

@@ -8,11 +8,12 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.fixtures.http_client import ask
-from tests.fixtures.workers import Cluster, TrainedModel, Worker
+from tests.fixtures.workers import Cluster, Load, TrainedModel, Worker, until
 
 COMMAND = (sys.executable, "-c", "from inferd.daemon.cli import main; main()")
 Done = subprocess.CompletedProcess[str]
@@ -84,3 +85,60 @@ def test_a_dead_letter_is_redriven_once_and_rejected_again(place: Cluster, worke
     assert (answer["redriven"], answer["skipped"], answer["done"]) == (1, {"already redriven": 1}, True)
     noted = json.loads(inferd("audit", "--action", "redrive", "--output", "json").stdout)
     assert [each["by"] for each in noted][1:] == ["http"]
+
+
+def test_a_paused_model_takes_nothing_across_a_restart_and_loses_nothing(
+    place: Cluster, worker: Worker, inferd: Inferd, model: TrainedModel, tmp_path: Path
+) -> None:
+    assert inferd("pause", "--model", "demo", "--reason", "a test").returncode == 0
+    until(lambda: worker.get("/status")[1]["pauses"], 20, "the worker knows of the pause")
+    before = len(place.read_all("results"))
+    load = Load(place, model)
+    load.send(40)
+    refused = ask(
+        worker, "POST", "/predict/demo", b'{"input_data": [0,0,0,0,0,0,0,0,0,0]}', content_type="application/json"
+    )
+    assert (refused.status, refused.code) == (503, "model_not_ready")
+    worker.kill()
+    again = Worker(place.bootstrap, place.namespace, tmp_path, "w2")
+    try:
+        again.wait_ready()
+        pause = again.get("/status")[1]["pauses"][0]
+        assert (pause["kind"], pause["name"], pause["reason"]) == ("model", "demo", "a test")
+        until(lambda: again.get("/status")[1]["lag"] == 40, 20, "all requests wait")
+        assert len(place.read_all("results")) == before
+        assert inferd("resume", "--model", "demo").returncode == 0
+        found = place.read("results", lambda results: len(results) >= before + 40, 40)
+        assert len(found) == before + 40
+    finally:
+        again.kill()
+
+
+def test_offsets_move_only_without_members_and_only_with_execute(
+    place: Cluster, inferd: Inferd, tmp_path: Path
+) -> None:
+    worker = Worker(place.bootstrap, place.namespace, tmp_path, "w3")
+    topic = place.topics.name("requests")
+
+    def committed() -> dict[int, int]:
+        shown = json.loads(inferd("offsets", "show", "--output", "json").stdout)
+        return {each["partition"]: each["committed"] for each in shown if each["topic"] == topic}
+
+    try:
+        worker.wait_ready()
+        until(lambda: worker.get("/status")[1]["lag"] == 0, 20, "everything is committed")
+        refused = inferd("offsets", "reset", "--to-earliest", "--execute")
+        assert (refused.returncode, "has members" in refused.stderr) == (1, True), refused.stderr
+        assert worker.stop() == 0
+        before, results = committed(), len(place.read_all("results"))
+        planned = inferd("offsets", "reset", "--to-earliest")
+        assert "nothing was changed" in planned.stderr
+        assert committed() == before
+        done = inferd("offsets", "reset", "--partition", 1, "--shift-by", -5, "--execute")
+        assert done.returncode == 0, done.stderr
+        assert committed() == before | {1: before[1] - 5}
+        worker = Worker(place.bootstrap, place.namespace, tmp_path, "w4")
+        assert len(place.read("results", lambda found: len(found) >= results + 5, 60)) == results + 5
+    finally:
+        worker.kill()
+    assert json.loads(inferd("audit", "--action", "offsets", "--output", "json").stdout)[0]["subject"] == topic

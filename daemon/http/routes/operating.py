@@ -9,9 +9,10 @@ from msgspec import Struct
 
 from inferd.daemon.http.core import Respond, json_response, tenant_of
 from inferd.daemon.http.routes.forwarding import is_forwarded
-from inferd.daemon.http.routes.services import Operating, RedriveOptions
+from inferd.daemon.http.routes.services import Operating, PauseOverview, RedriveOptions
 from inferd.schemas.audit import Action, AuditRecord
 from inferd.schemas.errors import InvalidValueError
+from inferd.schemas.models import Paused
 
 OPERATING: web.AppKey[Operating] = web.AppKey("operating", Operating)
 SINCE_S, SINCE_S_MAX = 86_400, 366 * 86_400
@@ -20,6 +21,7 @@ REDRIVEN_DEFAULT, REDRIVEN_MAX = 1_000, 10_000
 RECORDS_MAX = 1_000
 """Of one answer: the newest."""
 ACCEPTED = 202
+PAUSABLE: tuple[Paused, ...] = ("model", "route")
 
 
 class AuditAnswer(Struct, frozen=True):
@@ -28,11 +30,27 @@ class AuditAnswer(Struct, frozen=True):
     records: list[AuditRecord]
 
 
+class PausesAnswer(Struct, frozen=True):
+    """What is paused."""
+
+    pauses: list[PauseOverview]
+
+
+class ResumedAnswer(Struct, frozen=True):
+    """Whether it was paused."""
+
+    resumed: bool
+
+
 def add_operating(app: web.Application, operating: Operating) -> None:
     """Adds the routes, backed by `operating`."""
     app[OPERATING] = operating
     app.router.add_get("/audit", show_audit)
     app.router.add_post("/dead-letters/redrive", redrive)
+    app.router.add_get("/pauses", list_pauses)
+    for kind in PAUSABLE:
+        app.router.add_post(f"/pauses/{kind}/{{name}}", _pause(kind))
+        app.router.add_delete(f"/pauses/{kind}/{{name}}", _resume(kind))
 
 
 async def show_audit(request: web.Request) -> web.StreamResponse:
@@ -40,6 +58,27 @@ async def show_audit(request: web.Request) -> web.StreamResponse:
     since_s = _number(request, "since_s", SINCE_S, SINCE_S_MAX)
     limit = _number(request, "limit", 100, RECORDS_MAX)
     return json_response(AuditAnswer(await request.app[OPERATING].audit(tenant_of(request), since_s, limit)))
+
+
+async def list_pauses(request: web.Request) -> web.StreamResponse:
+    """The models and routes that are paused."""
+    return json_response(PausesAnswer(await request.app[OPERATING].pauses(tenant_of(request))))
+
+
+def _pause(kind: Paused) -> Respond:
+    async def pause(request: web.Request) -> web.StreamResponse:
+        tenant, name, reason = tenant_of(request), request.match_info["name"], request.query.get("reason")
+        return json_response(await request.app[OPERATING].pause(tenant, kind, name, reason))
+
+    return pause
+
+
+def _resume(kind: Paused) -> Respond:
+    async def resume(request: web.Request) -> web.StreamResponse:
+        tenant, name = tenant_of(request), request.match_info["name"]
+        return json_response(ResumedAnswer(await request.app[OPERATING].resume(tenant, kind, name)))
+
+    return resume
 
 
 async def redrive(request: web.Request) -> web.StreamResponse:

@@ -19,7 +19,7 @@ from inferd.schemas.audit import Action, AuditRecord
 from inferd.schemas.capture import CapturedRequest
 from inferd.schemas.codecs import Codec
 from inferd.schemas.labels import Label
-from inferd.schemas.models import CHAMPION, Alias, AliasTarget, Manifest
+from inferd.schemas.models import CHAMPION, Alias, AliasTarget, Manifest, Paused
 from inferd.schemas.monitoring import Baseline, Drift, QualityReport, WindowStats
 from inferd.schemas.redrive import RedriveReport
 from inferd.schemas.requests import ModelReference
@@ -224,6 +224,17 @@ class Rollouts(Protocol):
         """Pauses, resumes, promotes or aborts a rollout; returns its status."""
 
 
+class PauseOverview(msgspec.Struct, frozen=True, kw_only=True):
+    """A model or a route whose records wait."""
+
+    kind: Paused
+    name: str
+    at: int
+    """Since when, Unix milliseconds."""
+    by: str
+    reason: str | None = None
+
+
 class RedriveOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Which dead letters are redriven."""
 
@@ -243,6 +254,15 @@ class Operating(Protocol):
 
     async def audit(self, tenant: str, since_s: int, limit: int) -> list[AuditRecord]:
         """The newest `limit` records of the last `since_s` seconds, newest first."""
+
+    async def pauses(self, tenant: str) -> list[PauseOverview]:
+        """What is paused."""
+
+    async def pause(self, tenant: str, kind: Paused, name: str, reason: str | None) -> PauseOverview:
+        """Pauses a model or a route; `ModelNotFoundError`, `RouteNotFoundError`."""
+
+    async def resume(self, tenant: str, kind: Paused, name: str) -> bool:
+        """Resumes a model or a route; False if it was not paused."""
 
     async def redrive(self, tenant: str, options: RedriveOptions) -> RedriveReport:
         """Redrives dead letters; see `Client.redrive_dead_letters`."""

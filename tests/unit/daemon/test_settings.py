@@ -88,6 +88,7 @@ def test_every_field_of_the_streams_is_a_setting_of_its_own() -> None:
         streams.models,
         streams.cache,
         streams.monitor,
+        streams.quota,
         streams.schema_registry,
     ]
     values = {(type(part).__name__, item.name): getattr(part, item.name) for part in parts for item in fields(part)}

@@ -13,17 +13,21 @@ from aiokafka import TopicPartition
 
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.models.model import Alias, SplitShare
+from inferd.schemas.models.pause import Pause, PauseKey
 from inferd.streams.inference.cache.cache import CacheSnapshot
 from inferd.streams.inference.catalog import ModelCatalog, Version
 from inferd.streams.jobs.state.state import Usage
 from inferd.streams.lane.output_batch import OutputBatch
 from inferd.streams.lane.partition import Partition
+from inferd.streams.models.pauses import Pauses
+from inferd.streams.requests.quota import Quota
 from inferd.streams.status import UNREACHABLE_S, fault_of, take_snapshot
 from inferd.streams.telemetry.counters import ChunkCounters, JobCounters, Tally, TenantCounters
 from inferd.streams.telemetry.measure import STEPS, LaneMeasures, LatencyHistogram
 from inferd.streams.telemetry.snapshot import (
     AliasSnapshot,
     ModelMemorySnapshot,
+    PauseSnapshot,
     Phase,
     RolloutsSnapshot,
     StreamsSnapshot,
@@ -80,6 +84,7 @@ class FakeStreams:
         self.follower: Any = SimpleNamespace(
             on_demand=on_demand,
             catalogs={"default": self.catalog, "other": ModelCatalog()},
+            pauses={"default": Pauses()},
             reachable_at=time.monotonic(),
             fault=None,
         )
@@ -285,7 +290,7 @@ def tenant_parts(*usages: CacheSnapshot, **jobs: Any) -> Any:
         "chunks": SimpleNamespace(scored=ChunkCounters()),
     }
     return SimpleNamespace(
-        requests=SimpleNamespace(predictions=SimpleNamespace(cache=cache)),
+        requests=SimpleNamespace(quota=Quota(), predictions=SimpleNamespace(cache=cache)),
         jobs=SimpleNamespace(**parts | jobs),
         rollouts=SimpleNamespace(owned=SimpleNamespace(snapshot=lambda: RolloutsSnapshot("default"))),
         lifecycle=SimpleNamespace(drift=SimpleNamespace(snapshot=tuple)),
@@ -364,3 +369,9 @@ def test_acknowledged_but_uncommitted_records_are_lag(streams: FakeStreams) -> N
     partition.complete_batches(lambda _: None)
     assert partition.acked == 101
     assert streams.snapshot().partitions[0].lag == 2
+
+
+def test_what_is_paused_is_named() -> None:
+    streams = FakeStreams()
+    streams.follower.pauses["default"].apply(PauseKey("model", "churn"), Pause(at=7, by="ana"), 8)
+    assert streams.snapshot().pauses == (PauseSnapshot("default", "model", "churn", 7, "ana"),)

@@ -44,6 +44,7 @@ from inferd.daemon.http.routes.services import (
     Deployed,
     ModelOverview,
     ModelVersion,
+    PauseOverview,
     RedriveOptions,
     RolloutBody,
     RouteOverview,
@@ -80,6 +81,7 @@ from inferd.schemas.models.model import (
     Feature,
     Manifest,
 )
+from inferd.schemas.models.pause import Paused
 from inferd.schemas.monitoring import (
     Baseline,
     CategoryBaseline,
@@ -466,6 +468,7 @@ class FakeOperating:
     def __init__(self) -> None:
         self.records: list[AuditRecord] = []
         self.asked: list[tuple[str, int, int]] = []
+        self.paused: list[PauseOverview] = []
         self.redriven: list[tuple[str, RedriveOptions]] = []
 
     async def note(self, tenant: str, action: Action, subject: str) -> None:
@@ -476,6 +479,16 @@ class FakeOperating:
     async def audit(self, tenant: str, since_s: int, limit: int) -> list[AuditRecord]:
         self.asked.append((tenant, since_s, limit))
         return self.records
+
+    async def pauses(self, tenant: str) -> list[PauseOverview]:
+        return self.paused
+
+    async def pause(self, tenant: str, kind: Paused, name: str, reason: str | None) -> PauseOverview:
+        self.paused.append(PauseOverview(kind=kind, name=name, at=1, by="http", reason=reason))
+        return self.paused[-1]
+
+    async def resume(self, tenant: str, kind: Paused, name: str) -> bool:
+        return bool(self.paused) and self.paused.pop().name == name
 
     async def redrive(self, tenant: str, options: RedriveOptions) -> RedriveReport:
         self.redriven.append((tenant, options))

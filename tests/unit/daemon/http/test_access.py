@@ -265,12 +265,12 @@ OF_ROLES = {
         "list_rollouts",
         "get_rollout",
     }
-    | {"list_routes", "get_route", "list_audit", "list_dead_letters", "get_dead_letter"},
+    | {"list_routes", "get_route", "list_audit", "list_dead_letters", "get_dead_letter", "list_pauses"},
     "deploy": {"deploy_model", "delete_model", "deploy_version", "delete_version", "set_alias", "delete_alias"}
     | {"rollback_alias", "promote_alias", "start_rollout", "pause_rollout", "resume_rollout", "promote_rollout"}
     | {"abort_rollout", "put_route", "delete_route"},
     "operate": {"cancel_job", "retry_job", "rollback_alias", "pause_rollout", "resume_rollout", "abort_rollout"}
-    | {"redrive_dead_letters"},
+    | {"redrive_dead_letters", "pause_model", "pause_route", "resume_model", "resume_route"},
 }
 """Operations, besides those of the Open Inference Protocol, that need a role."""
 

@@ -17,6 +17,7 @@ from inferd.streams.telemetry.snapshot import (
     DanglingAlias,
     ModelErrors,
     ModelMemorySnapshot,
+    PauseSnapshot,
     Step,
     StreamsSnapshot,
 )
@@ -25,6 +26,8 @@ from tests.unit.daemon.fake_streams import FakeStreams, cache, histogram, jobs, 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 LABELS_OF_OURS = {
     "feature",
+    "kind",
+    "name",
     "outcome",
     "reason",
     "step",
@@ -227,7 +230,8 @@ def test_every_sample_is_a_documented_metric_with_its_labels() -> None:
     memory = ModelMemorySnapshot(bytes=80, bytes_max=100)
     found = set()
     partitions = partition(), partition("inferd.default.model-stats", lifecycle=True)
-    given = snapshot(queue=histogram(1, 0, 0, 0), model_memory=memory, partitions=partitions)
+    paused = (PauseSnapshot("default", "model", "churn", 1, "ana"),)
+    given = snapshot(queue=histogram(1, 0, 0, 0), model_memory=memory, partitions=partitions, pauses=paused)
     for name, labels in scrape(given):
         if name.startswith("inferd_"):
             base = name

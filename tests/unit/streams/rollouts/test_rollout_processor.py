@@ -50,6 +50,9 @@ class Models:
     def versions(self, model_id: str) -> set[int]:
         return self.numbers
 
+    def paused(self, model_id: str) -> bool:
+        return False
+
     def usable(self, model_id: str) -> set[int]:
         return self.numbers
 

@@ -243,6 +243,37 @@ def test_a_pause_stops_the_clock_and_not_the_guards() -> None:
     assert world.running.phase == "rolled_back"
 
 
+def test_while_the_model_is_paused_the_clock_stands_and_no_guard_is_looked_at() -> None:
+    world = started()
+    world.tick(6)
+    held = world.running.step
+
+    def tick_paused(seconds: float) -> None:
+        world.now_ms += round(seconds * SECOND)
+        world.take(tick(world.running, world.now_ms, world.log.newest, ERRORS, model_paused=True))
+
+    tick_paused(1)
+    tick_paused(1_000)
+    assert (world.running.phase, world.running.step) == ("running", held)
+    world.tick(0)
+    world.tick(2)
+    assert world.running.step == held, "9 of 10 seconds"
+    world.tick(1)
+    assert world.running.step == held + 1
+    world.tick()
+    tick_paused(1)
+    world.send(PauseRollout(id=message_id(2)))
+    tick_paused(1_000)
+    world.send(ResumeRollout(id=message_id(3)))
+    tick_paused(0)
+    tick_paused(1_000)
+    world.tick(0)
+    world.tick(8)
+    assert world.running.step == held + 1
+    world.tick(2)
+    assert world.running.step == held + 2
+
+
 def test_promote_skips_the_rest_and_abort_takes_it_back() -> None:
     world = started()
     world.send(PromoteRollout(id=message_id(2), by="ana"))

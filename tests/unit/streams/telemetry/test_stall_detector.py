@@ -24,6 +24,7 @@ from inferd.streams.kafka.destinations import Destinations
 from inferd.streams.kafka.rights import Right
 from inferd.streams.kafka.topic_checks import TopicState
 from inferd.streams.kafka.topic_watch import TopicWatch
+from inferd.streams.models.pauses import Pauses
 from inferd.streams.settings import GroupSettings, StreamSettings
 from inferd.streams.telemetry import LatencyHistogram, ModelMemorySnapshot
 from inferd.streams.telemetry.snapshot import Phase
@@ -138,6 +139,9 @@ class FakeLane:
     def kinds(self) -> dict[str, str]:
         return {}
 
+    def busy_besides(self, _tenants: Any) -> bool:
+        return self.busy
+
     async def run(self) -> None:
         if self.run_raises:
             raise self.run_raises
@@ -201,6 +205,7 @@ class FakeModelFollower:
 
     def __init__(self, *_: Any) -> None:
         self.catalogs = {"default": ModelCatalog()}
+        self.pauses = {"default": Pauses()}
         self.reachable_at: float | None = None
         self.fault: str | None = None
         self.answers = True
