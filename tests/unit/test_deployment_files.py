@@ -16,7 +16,7 @@ import yaml
 from inferd.daemon.broker.jars import read_lock
 from inferd.daemon.http.core.peers import read_peer_secret
 from inferd.daemon.process import EXIT_FAILED, EXIT_SETTINGS
-from inferd.daemon.settings.checks import worker_warnings
+from inferd.daemon.settings.checks import check_worker, worker_warnings
 from inferd.daemon.settings.settings import Settings
 from inferd.daemon.supervision.exit import EXIT_DRAIN_TIMEOUT, EXIT_STALLED, EXIT_ZOMBIE
 from inferd.streams.kafka.topic_checks import topic_specs
@@ -321,3 +321,68 @@ def test_the_locks_contain_the_projects_dependencies() -> None:
     wanted = {re.split(r"[^a-z0-9-]", requirement)[0] for requirement in project["dependencies"]}
     for lock in LOCKS:
         assert wanted <= {name for name, _ in pins_of(lock)}
+
+
+# Scaling
+
+
+def test_the_workers_with_static_membership_are_those_of_the_deployment(
+    manifests: list[dict[str, Any]], deployment: dict[str, Any], tmp_path: Path
+) -> None:
+    static = list(yaml.safe_load_all((ROOT / "deploy/kubernetes-static.yaml").read_text()))
+    for each in static:
+        kubernetes_validate.validate(each, KUBERNETES, strict=True)
+    (stateful,) = (each for each in static if each["kind"] == "StatefulSet")
+    (config,) = (each["data"] for each in manifests if each["kind"] == "ConfigMap")
+    there, pod = (each["spec"]["template"]["spec"] for each in (deployment, stateful))
+    fields = {"metadata.name": "inferd-worker-1", "status.podIP": POD_IP}
+    usual, own = (container_environment(each["containers"][0], config, fields) for each in (there, pod))
+    assert own.keys() - usual.keys() == {
+        "INFERD_INSTANCE_ID", "INFERD_SESSION_TIMEOUT_S", "INFERD_REQUEST_TIMEOUT_S",
+    }  # fmt: skip
+    assert own["INFERD_INSTANCE_ID"] == "inferd-worker-1"
+    texts = {"INFERD_HTTP_TOKENS_FILE": f"default:{'0' * 64}", "INFERD_HTTP_FORWARDING_SECRET_FILE": "0123456789" * 7}
+    files = {name: str(tmp_path / name) for name in texts}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o600)
+    settings = check_worker(
+        Settings.from_environment({n: v for n, v in own.items() if n.startswith("INFERD_")} | files)
+    )
+    assert settings.session_timeout_s > settings.drain_timeout_s, "a restart fits into it"
+    drop = {"env", "volumeMounts"}
+    assert {k: v for k, v in pod["containers"][0].items() if k not in drop} == {
+        k: v for k, v in there["containers"][0].items() if k not in drop
+    }
+    volumes = {each["name"] for each in pod["volumes"]} | {
+        each["metadata"]["name"] for each in stateful["spec"]["volumeClaimTemplates"]
+    }
+    assert volumes == {each["name"] for each in there["volumes"]}
+
+
+def test_keda_scales_the_workers_by_their_topics_and_group(
+    manifests: list[dict[str, Any]], deployment: dict[str, Any]
+) -> None:
+    scaled, trigger_authentication = yaml.safe_load_all((ROOT / "deploy/keda.yaml").read_text())
+    (config,) = (each["data"] for each in manifests if each["kind"] == "ConfigMap")
+    settings = Settings.from_environment(config)
+    spec = scaled["spec"]
+    assert spec["scaleTargetRef"] == {"kind": "Deployment", "name": deployment["metadata"]["name"]}
+    assert spec["minReplicaCount"] == deployment["spec"]["replicas"]
+    assert spec["maxReplicaCount"] == settings.topic_partitions
+    kafka, cpu = (trigger["metadata"] for trigger in spec["triggers"])
+    topics = {each.name for each in topic_specs(settings.streams())}
+    assert kafka["topic"] in topics
+    assert (kafka["bootstrapServers"], kafka["consumerGroup"]) == (settings.broker, settings.group)
+    assert all(isinstance(value, str) for value in [*kafka.values(), *cpu.values()]), "KEDA reads texts only"
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] == "1"
+    behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    autoscaler = {
+        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "x"},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", **spec["scaleTargetRef"]}, "behavior": behavior,
+            "minReplicas": 2, "maxReplicas": 4,
+        },
+    }  # fmt: skip
+    kubernetes_validate.validate(autoscaler, KUBERNETES, strict=True)
+    assert trigger_authentication["kind"] == "TriggerAuthentication"
