@@ -50,6 +50,14 @@ def running_broker_address(path: Path) -> str | None:
     return None if owner is None else owner["address"]
 
 
+def known_cluster_id(path: Path) -> str | None:
+    """The cluster id in the marker of the data directory `path`; None if there is none yet."""
+    try:
+        return str(json.loads((path / "marker.json").read_text(encoding="utf-8"))["cluster_id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 class DataDir:
     """A data directory, locked by this process from `acquire` to `release`."""
 
@@ -87,15 +95,15 @@ class DataDir:
         """File descriptors that hold the lock. A process that inherits them holds the lock, too."""
         return () if self._lock_fd is None else (self._lock_fd,)
 
-    def acquire(self, kafka_version: str) -> Marker:
-        """Lock the directory for `kafka_version`; create it if it is missing.
+    def acquire(self, kafka_version: str, cluster_id: str | None = None) -> Marker:
+        """Lock the directory for `kafka_version`; create it if it is missing, with this cluster id or a new one.
 
         Raises DataDirInUseError (a broker uses it) and DataDirUnusableError (not inferd's, other version, damaged).
         """
         self._create()
         self._lock()
         try:
-            return self._check_marker(kafka_version)
+            return self._check_marker(kafka_version, cluster_id)
         except BaseException:
             self.release()
             raise
@@ -183,12 +191,13 @@ class DataDir:
             time.sleep(0.05)
         self._write_lock_text("")
 
-    def _check_marker(self, kafka_version: str) -> Marker:
+    def _check_marker(self, kafka_version: str, cluster_id: str | None) -> Marker:
         found = self._read_marker() if self._marker_path.exists() else None
         if found is None:
-            marker = Marker(FORMAT, kafka_version, _new_cluster_id())
+            marker = Marker(FORMAT, kafka_version, cluster_id or new_cluster_id())
         else:
             self._check_version(found, kafka_version)
+            self._check_cluster(found, cluster_id)
             marker = Marker(FORMAT, kafka_version, found.cluster_id)
         if marker != found:
             self._write_marker(marker)
@@ -208,6 +217,13 @@ class DataDir:
         unfinished = self._marker_path.with_suffix(".unfinished")
         unfinished.write_text(json.dumps(asdict(marker), indent=2) + "\n", encoding="utf-8")
         unfinished.replace(self._marker_path)
+
+    def _check_cluster(self, found: Marker, cluster_id: str | None) -> None:
+        if cluster_id not in (None, found.cluster_id):
+            raise DataDirUnusableError(
+                f"the data in {self.path} is of the cluster {found.cluster_id}, and the node before it of {cluster_id}."
+                " Choose another data directory to start with an empty cluster"
+            )
 
     def _check_version(self, found: Marker, kafka_version: str) -> None:
         if found.format == FORMAT and _can_read(found.kafka_version, kafka_version):
@@ -229,7 +245,8 @@ def _can_read(written_by: str, reader: str) -> bool:
     return written[0] == reads[0] and written <= reads
 
 
-def _new_cluster_id() -> str:
+def new_cluster_id() -> str:
+    """A new id."""
     # Kafka's format: 16 random bytes in URL-safe base64. A leading dash would be parsed as an option.
     while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()).startswith("-"):
         pass

@@ -79,14 +79,18 @@ class EmbeddedKafka(EmbeddedServer):
         if self.running:
             return
         self._reset()
-        executable, version = find_java()
-        java = Java(executable, version, ensure_jars(self._lock, self.settings.cache_dir, self._report))
-        marker = self._data_dir.acquire(self.version)
+        java, node = self.prepare(), self.settings.node
+        marker = self._data_dir.acquire(self.version, None if node is None else node.cluster_id)
         try:
             self._start_on(java, marker)
         except BaseException:
             self.kill()
             raise
+
+    def prepare(self) -> Java:
+        """Java with the jars of Kafka, which are downloaded if they are missing. Raises BrokerError."""
+        executable, version = find_java()
+        return Java(executable, version, ensure_jars(self._lock, self.settings.cache_dir, self._report))
 
     def _terminate(self, process: WatchedProcess, timeout_s: float) -> bool:
         cache = self._startup_cache
@@ -178,7 +182,8 @@ class EmbeddedKafka(EmbeddedServer):
         )
 
     def _write_server_properties(self, kafka_dir: Path) -> Path:
-        controller_port = free_port(self.settings.host)
+        node = self.settings.node
+        controller_port = free_port(self.settings.host) if node is None else node.controllers[node.number]
         properties = server_properties(
             self.settings, port=self._port, controller_port=controller_port, kafka_dir=kafka_dir
         )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from inferd.daemon.broker.settings import EmbeddedKafkaSettings
+from inferd.daemon.broker.settings import ClusterNode, EmbeddedKafkaSettings
 
 INTERNAL_PARTITIONS = "8"
+REPLICAS_MAX, IN_SYNC_MAX = 3, 2
 CLEANER_BUFFER_BYTES = str(32 << 20)
 INTERNAL_SEGMENT_BYTES = str(1 << 20)
 
@@ -33,27 +34,32 @@ logger.config.level = WARN
 def server_properties(
     settings: EmbeddedKafkaSettings, *, port: int, controller_port: int, kafka_dir: Path
 ) -> dict[str, str]:
-    """Properties of a single node that is broker and controller, with replication factor 1 for internal topics."""
+    """Properties of a node that is broker and controller. Internal topics have up to three replicas."""
+    node = settings.node or ClusterNode(1, "", {1: controller_port})
+    replicas = min(REPLICAS_MAX, len(node.controllers))
+    in_sync = str(min(IN_SYNC_MAX, max(1, replicas - 1)))
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return {
         "process.roles": "broker,controller",
-        "node.id": "1",
+        "node.id": str(node.number),
         "listeners": f"PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}",
         "advertised.listeners": f"PLAINTEXT://{host}:{port}",
         "controller.listener.names": "CONTROLLER",
-        # The only voter is identified by its id: its port may change at each start.
-        "controller.quorum.voters": f"1@{host}:{controller_port}",
+        # Voters are identified by their ids: their ports may change at each start of all of them.
+        "controller.quorum.voters": ",".join(f"{number}@{host}:{at}" for number, at in node.controllers.items()),
         "log.dirs": str(kafka_dir),
         "num.partitions": str(settings.partitions_default),
         "auto.create.topics.enable": "false",
         "group.initial.rebalance.delay.ms": "0",
-        "offsets.topic.replication.factor": "1",
+        "default.replication.factor": str(replicas),
+        "min.insync.replicas": in_sync,
+        "offsets.topic.replication.factor": str(replicas),
         "offsets.topic.num.partitions": INTERNAL_PARTITIONS,
-        "transaction.state.log.replication.factor": "1",
-        "transaction.state.log.min.isr": "1",
+        "transaction.state.log.replication.factor": str(replicas),
+        "transaction.state.log.min.isr": in_sync,
         "transaction.state.log.num.partitions": INTERNAL_PARTITIONS,
-        "share.coordinator.state.topic.replication.factor": "1",
-        "share.coordinator.state.topic.min.isr": "1",
+        "share.coordinator.state.topic.replication.factor": str(replicas),
+        "share.coordinator.state.topic.min.isr": in_sync,
         "share.coordinator.state.topic.num.partitions": INTERNAL_PARTITIONS,
         # A broker that was killed can register again only once its previous session has expired.
         "broker.session.timeout.ms": "3000",

@@ -45,6 +45,16 @@ def _user_dir(environ: Mapping[str, str], variable: str, below_home: str) -> Pat
     return (Path(chosen) if chosen else Path.home() / below_home) / "inferd"
 
 
+@dataclass(frozen=True, slots=True)
+class ClusterNode:
+    """The place of a broker in a cluster."""
+
+    number: int
+    cluster_id: str
+    controllers: Mapping[int, int]
+    """The port of each node's controller, by the number of the node."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddedKafkaSettings:
     """How the embedded broker runs.
@@ -61,6 +71,8 @@ class EmbeddedKafkaSettings:
     log_level: str = "INFO"
     extra: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     startup_cache: bool = True
+    node: ClusterNode | None = None
+    """None: the only node, which chooses the port of its controller."""
     start_timeout_s: float = 60.0
     stop_timeout_s: float = 30.0
 

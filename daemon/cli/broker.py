@@ -14,9 +14,11 @@ from types import FrameType
 import click
 
 from inferd.daemon.broker import (
+    NODES_MAX,
     BrokerError,
     BrokerSettingError,
     BrokerStartError,
+    EmbeddedCluster,
     EmbeddedKafka,
     EmbeddedKafkaSettings,
 )
@@ -95,7 +97,13 @@ class ForegroundSignals:
     type=click.IntRange(1),
     help="Partitions of topics that are created without a number.  [default: INFERD_TOPIC_PARTITIONS]",
 )
-def broker(port: int | None, host: str, data_dir: Path | None, heap_mb: int | None, partitions: int | None) -> None:
+@click.option(
+    "--nodes", type=click.IntRange(1, NODES_MAX), default=1, show_default=True,
+    help="Run a cluster of so many brokers, on this port and those after it; topics get up to three replicas.",
+)  # fmt: skip
+def broker(
+    port: int | None, host: str, data_dir: Path | None, heap_mb: int | None, partitions: int | None, nodes: int
+) -> None:
     """Run an Apache Kafka broker on this machine until Ctrl-C. Its data is kept.
 
     It needs neither Java nor Docker: Java is part of the installation, Kafka (45 MB) is downloaded at the first start.
@@ -107,7 +115,10 @@ def broker(port: int | None, host: str, data_dir: Path | None, heap_mb: int | No
     kafka_settings = _with_location(settings.embedded_kafka(), host, data_dir)
     signals = ForegroundSignals()
     with signals.handled():
-        run_until_stopped(EmbeddedKafka(kafka_settings, report=report), signals)
+        if nodes == 1:
+            run_until_stopped(EmbeddedKafka(kafka_settings, report=report), signals)
+        else:
+            run_cluster_until_stopped(_cluster(kafka_settings, nodes), signals)
     report("stopped")
 
 
@@ -125,6 +136,34 @@ def run_until_stopped(kafka: EmbeddedKafka, signals: ForegroundSignals) -> None:
             if code is not None:
                 raise BrokerError(f"the broker exited unexpectedly with code {code}; see its log {kafka.log_path}")
         report("stopping")
+
+
+def run_cluster_until_stopped(cluster: EmbeddedCluster, signals: ForegroundSignals) -> None:
+    """Runs the nodes until a stop signal. A node that ends is reported, and the others go on; raises `BrokerError` if
+    they cannot start."""
+    report(f"starting {len(cluster.nodes)} nodes of Apache Kafka {cluster.version}")
+    with _log_of_failed_start(), cluster:
+        signals.defer()
+        click.echo(f"listening on {cluster.bootstrap_servers}")
+        for number, node in enumerate(cluster.nodes, 1):
+            click.echo(f"node {number}: {node.bootstrap_servers} (process {node.pid}), log in {node.log_path}")
+        click.echo(f"data in {cluster.settings.data_dir}")
+        report(f"for three replicas of each topic, set INFERD_TOPIC_REPLICATION={min(3, len(cluster.nodes))}")
+        report("press Ctrl-C to stop; the data is kept")
+        ended: set[int] = set()
+        while not signals.wait(WATCH_S):
+            for number, node in enumerate(cluster.nodes, 1):
+                if number not in ended and (code := node.wait(0)) is not None:
+                    ended.add(number)
+                    report(f"node {number} ended with code {code}; its log is {node.log_path}")
+        report("stopping")
+
+
+def _cluster(settings: EmbeddedKafkaSettings, nodes: int) -> EmbeddedCluster:
+    try:
+        return EmbeddedCluster(settings, nodes, report)
+    except BrokerSettingError as error:
+        raise click.UsageError(error.message) from error
 
 
 def _with_location(settings: EmbeddedKafkaSettings, host: str, data_dir: Path | None) -> EmbeddedKafkaSettings:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from inferd.daemon.broker import BrokerSettingError, EmbeddedKafka, EmbeddedKafkaSettings
+from inferd.daemon.broker import BrokerSettingError, EmbeddedCluster, EmbeddedKafka, EmbeddedKafkaSettings
 from inferd.daemon.broker.jvm import java_environment
 from inferd.daemon.broker.log_excerpt import likely_cause, log_tail_of
 from inferd.daemon.broker.server_config import render_logging, render_properties, server_properties
@@ -153,3 +153,24 @@ def test_a_long_cause_leaves_room_for_the_remedy_behind_it() -> None:
 
 def test_the_tail_of_a_log_has_no_stack_frames() -> None:
     assert log_tail_of("a\n\tat b\nc\n") == "a\nc"
+
+
+@pytest.mark.parametrize(("nodes", "replicas", "in_sync"), [(1, "1", "1"), (2, "2", "1"), (3, "3", "2"), (5, "3", "2")])
+def test_topics_of_a_cluster_have_replicas(tmp_path: Path, nodes: int, replicas: str, in_sync: str) -> None:
+    cluster = EmbeddedCluster(EmbeddedKafkaSettings(data_dir=tmp_path, port=0), nodes)
+    last = cluster.nodes[-1].settings
+    assert last.node is not None
+    assert last.data_dir == tmp_path / f"node-{nodes}"
+    assert len({node.settings.node.cluster_id for node in cluster.nodes if node.settings.node}) == 1
+    found = server_properties(last, port=1, controller_port=last.node.controllers[nodes], kafka_dir=tmp_path)
+    assert (found["node.id"], found["default.replication.factor"], found["min.insync.replicas"]) == (
+        str(nodes), replicas, in_sync,
+    )  # fmt: skip
+    assert len(found["controller.quorum.voters"].split(",")) == nodes
+    assert f":{last.node.controllers[nodes]}" in found["listeners"]
+
+
+@pytest.mark.parametrize("nodes", [0, 6])
+def test_the_number_of_nodes_is_bounded(tmp_path: Path, nodes: int) -> None:
+    with pytest.raises(BrokerSettingError, match="nodes"):
+        EmbeddedCluster(EmbeddedKafkaSettings(data_dir=tmp_path), nodes)

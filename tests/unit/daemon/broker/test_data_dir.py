@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from inferd.daemon.broker import DataDirInUseError, DataDirUnusableError, running_broker_address
-from inferd.daemon.broker.data_dir import DataDir, Marker
+from inferd.daemon.broker.data_dir import DataDir, Marker, known_cluster_id, new_cluster_id
 
 VERSION = "4.4.0"
 
@@ -47,6 +47,17 @@ def test_a_new_directory_gets_a_new_cluster_id(tmp_path: Path) -> None:
 
 def test_the_cluster_id_is_kept(tmp_path: Path) -> None:
     assert made_by(VERSION, tmp_path) == made_by(VERSION, tmp_path)
+
+
+def test_nodes_of_a_cluster_have_its_id_and_no_other(tmp_path: Path) -> None:
+    first = made_by(VERSION, tmp_path / "1")
+    assert known_cluster_id(tmp_path / "1") == first.cluster_id
+    assert known_cluster_id(tmp_path / "2") is None
+    node = DataDir(tmp_path / "2")
+    assert node.acquire(VERSION, first.cluster_id).cluster_id == first.cluster_id
+    node.release()
+    with pytest.raises(DataDirUnusableError, match="cluster"):
+        node.acquire(VERSION, new_cluster_id())
 
 
 @pytest.mark.parametrize("reader", ["4.4.0", "4.4.1", "4.10.0"])
