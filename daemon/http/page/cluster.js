@@ -157,7 +157,7 @@ export function problemsOf(cluster, series = []) {
   for (const each of cluster.workers) {
     const name = each.status?.worker ?? each.url;
     if (each.error) bad(`worker ${name} does not answer: ${each.error}`, "#/workers");
-    else for (const reason of each.status.unready) bad(`worker ${name} is not ready: ${reason}`, "#/workers");
+    else for (const reason of each.status.unready) (cluster.models.length ? bad : warn)(`worker ${name} is not ready: ${reason}`, "#/workers");
     if (each.status?.last_error && !each.status.unready.includes(each.status.last_error)) warn(`worker ${name}: ${each.status.last_error}`, "#/workers");
   }
   for (const each of cluster.dangling) bad(`alias ${each.model_id}@${each.alias} points at version ${each.missing.join(", ")}, which is not deployed`, `#/models/${each.model_id}`);

@@ -40,7 +40,12 @@ function alike(a, b) {
 
 function update(have, want) {
   for (const {name} of [...have.attributes]) if (!want.hasAttribute(name) && name !== "open") have.removeAttribute(name);
-  for (const {name, value} of want.attributes) if (have.getAttribute(name) !== value) have.setAttribute(name, value);
+  for (const {name, value} of want.attributes) {
+    if (have.getAttribute(name) === value) continue;
+    // The content security policy allows no attribute `style`, but its properties.
+    if (name === "style") have.style.cssText = want.style.cssText;
+    else have.setAttribute(name, value);
+  }
   for (const name of HANDLERS) if (have[name] !== want[name]) have[name] = want[name];
   if (have.dataset.keep === undefined) morph(have, want);
 }

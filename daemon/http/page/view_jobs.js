@@ -43,7 +43,7 @@ function all(context, jobs) {
   const found = jobs.filter(job => `${job.job_id} ${job.model_id} ${job.status}`.includes(filter)).sort((a, b) => JOB_ENDED.has(a.status) - JOB_ENDED.has(b.status) || b.submitted_at - a.submitted_at);
   return [h("h1", {}, "Jobs", h("span", {class: "faint"}, `${whole(jobs.length)} jobs${jobs.length >= LISTED_MAX ? " (the first by id)" : ""}`), h("span", {class: "spacer"}), submit,
       h("input", {type: "search", placeholder: "Filter (/)", "aria-label": "Filter jobs", oninput: event => { filter = event.target.value; context.redraw(); }})),
-    card(null, table([["job"], ["model"], ["status"], ["progress"], ["rows/s", "number"], ["failed", "number"], ["submitted"], ["took", "number"], ["", "do"]],
+    card(null, table([["job"], ["model"], ["status"], ["progress"], ["rows/s", "number"], ["failed", "number"], ["submitted", "extra"], ["took", "number extra"], ["", "do"]],
       found.slice(0, SHOWN_MAX).map(job => ({key: job.job_id, cells: [link(`#/jobs/${name(job.job_id)}`, job.job_id), job.model_id ? `${job.model_id}:${job.version ?? "?"}` : "–", jobState(job), progress(job),
         compact(jobSpeed(job)), compact(job.failed), h("span", {title: moment(job.submitted_at)}, ago(job.submitted_at)), job.started_at ? span(((job.finished_at ?? Date.now()) - job.started_at) / 1000) : "–",
         actions(context, job)]})), "no job matches the filter"))];

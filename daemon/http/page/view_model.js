@@ -53,7 +53,7 @@ const history = each => each.history?.length ? h("details", {}, h("summary", {},
 
 function versions(context, {model}) {
   const states = new Map(context.cluster.models.filter(each => each.model_id === model.model_id).map(each => [each.version, each]));
-  return card("Versions", table([["version"], ["state"], ["aliases", "wrap"], ["requests/s", "number"], ["requests", "number"], ["µs per row", "number"], ["size", "number"], ["deployed"], ["digest"], ["reason", "wrap"], ["", "do"]],
+  return card("Versions", table([["version"], ["state"], ["aliases", "wrap"], ["requests/s", "number"], ["requests", "number"], ["µs per row", "number extra"], ["size", "number extra"], ["deployed", "extra"], ["digest", "extra"], ["reason", "wrap"], ["", "do"]],
     [...model.versions].sort((a, b) => b.version - a.version).map(each => {
       const state = states.get(each.version) ?? {state: each.state, states: {}, reason: each.reason};
       return {key: each.version, cells: [String(each.version), modelState(state), each.aliases.join(", ") || "–", decimal(context.speeds.of(`model ${state.tenant} ${model.model_id}:${each.version}`)), compact(state.requests), state.rows ? decimal(state.predict_s * 1e6 / state.rows) : "–",

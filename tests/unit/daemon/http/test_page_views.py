@@ -234,6 +234,15 @@ def test_partitions_are_sorted_by_number(full: Served, open_page: OpenPage) -> N
     assert [rows.nth(number).locator("td").first.inner_text() for number in range(5)] == ["0", "1", "2", "9", "10"]
 
 
+def test_a_refresh_moves_the_bars(full: Served, open_page: OpenPage) -> None:
+    page = open_page(full.url + "/#/topics")
+    bar = page.locator("tr", has=page.get_by_text("9", exact=True)).locator(".fill").first
+    assert bar.evaluate("bar => bar.style.width") == "90%"
+    lags = (partition(number=9, lag=100), partition(number=10, lag=400))
+    full.worker.streams.said = full_snapshot(partitions=lags)
+    page.locator('.fill[style*="25%"]').first.wait_for()
+
+
 def test_keys_choose_views_and_the_filter(full: Served, open_page: OpenPage) -> None:
     page = open_page(full.url)
     page.get_by_text("Flow").wait_for()
