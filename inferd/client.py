@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from functools import partial
@@ -21,6 +21,7 @@ from inferd.models import Author, ModelChanges, ModelList, ModelLog
 from inferd.monitoring import DriftReport, WindowLog
 from inferd.predictions import Call, Exchange, PendingRequests, SentCall, sent_ahead
 from inferd.redrive import OnRedriven, Redrive, Selection
+from inferd.replay import Replay, Replayed
 from inferd.rollouts import Rollouts
 from inferd.routes import RouteLog, Start
 from inferd.schemas.audit import AuditRecord
@@ -100,6 +101,7 @@ class Client:
         self._routes = RouteLog(self._cluster, self._model_log, limits)
         self.audit = AuditLog(self._cluster, client_id)
         """Writes who changed what; `audit_records` reads it."""
+        self._replay = Replay(self._cluster, self._jobs, limits)
         self._redrive = Redrive(self._cluster, self.audit)
         self.rollouts = Rollouts(self._cluster, self._model_log, self.audit)
         """Starts, steers and shows rollouts."""
@@ -504,6 +506,33 @@ class Client:
             topics = found[route].source.topics
         selection = Selection(code, since, limit, attempts_max)
         return await self._redrive.run(selection, topics, dry_run=dry_run, on_progress=on_progress)
+
+    async def replay(
+        self,
+        model: str,
+        *,
+        since: datetime,
+        until: datetime | None = None,
+        limit: int | None = None,
+        compare: bool = False,
+        job_id: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+        on_progress: Callable[[str], None] = lambda _line: None,
+    ) -> Replayed:
+        """Score past requests to a model again with `model` (`name:version` or `name@alias`), as a job.
+
+        They are read from the topic of requests, between two times and partition by partition; no worker is stopped,
+        and no offset is moved. Requests in other protocols are left out. With `compare` it waits for the job, and
+        compares its predictions with the results that are still in their topic, and with labels. `limit`: at most so
+        many requests. `InvalidValueError` if there are none, and the errors of `submit_job`.
+        """
+        reference = ModelReference.parse(model)
+        done = await self._replay.run(
+            reference, since, until, job_id=job_id, limit=limit, compare=compare, timeout_s=timeout_s,
+            on_progress=on_progress,
+        )  # fmt: skip
+        await self.audit.note("replay", model, job=done.job_id, requests=done.requests, since=since.isoformat())
+        return done
 
     async def pause(
         self,

@@ -20,6 +20,7 @@ from inferd.errors import ClientClosedError
 from inferd.jobs import JobRow, OnProgress
 from inferd.models import ModelList
 from inferd.monitoring import DriftReport
+from inferd.replay import Replayed
 from inferd.rollouts import Rollouts
 from inferd.routes import Start
 from inferd.schemas.audit import AuditRecord
@@ -341,6 +342,10 @@ class SyncClient:
     def redrive_dead_letters(self, **options: Any) -> RedriveReport:
         """Like `Client.redrive_dead_letters`."""
         return self._wait(self._client.redrive_dead_letters(**options))
+
+    def replay(self, model: str, **options: Any) -> Replayed:
+        """Like `Client.replay`."""
+        return self._wait(self._client.replay(model, **options))
 
     def pause(self, **options: Any) -> Pause:
         """Like `Client.pause`."""

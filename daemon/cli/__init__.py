@@ -50,6 +50,7 @@ COMMANDS = {
     "pause": CommandInfo("inferd.daemon.cli.pauses:pause", "Let the records of a model or a route wait."),
     "resume": CommandInfo("inferd.daemon.cli.pauses:resume", "Process the records of a paused model or route."),
     "pauses": CommandInfo("inferd.daemon.cli.pauses:pauses", "List what is paused."),
+    "replay": CommandInfo("inferd.daemon.cli.replay:replay", "Score past requests again with another version."),
     "offsets": CommandInfo("inferd.daemon.cli.offsets:offsets", "Show or move the offsets of the workers' group."),
     "audit": CommandInfo("inferd.daemon.cli.audit:audit", "Show who changed what, when and from where."),
     "doctor": CommandInfo("inferd.daemon.cli.doctor:doctor", "Check broker, topics, models and this machine."),

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgpack
 import pytest
 
 from tests.fixtures.http_client import ask
@@ -142,3 +143,43 @@ def test_offsets_move_only_without_members_and_only_with_execute(
     finally:
         worker.kill()
     assert json.loads(inferd("audit", "--action", "offsets", "--output", "json").stdout)[0]["subject"] == topic
+
+
+def test_past_requests_are_replayed_with_another_version(
+    place: Cluster, inferd: Inferd, model: TrainedModel, tmp_path: Path
+) -> None:
+    worker = Worker(place.bootstrap, place.namespace, tmp_path, "w5")
+    try:
+        worker.wait_ready()
+        producer = place.producer()
+        names = [feature.name for feature in model.manifest("demo", 1).features]
+        rows = [[float(n)] * 10 for n in range(6)]
+        bodies: list[object] = [
+            rows[0],
+            dict(zip(names, rows[1], strict=True)),
+            rows[2:4],
+            [dict(zip(names, rows[4], strict=True))],
+        ]
+        for n, body in enumerate(bodies):
+            value = msgpack.packb({"id": f"past-{n}", "model_id": "demo", "input_data": body})
+            producer.produce(place.topics.name("requests"), value, partition=n % 4)
+        assert producer.flush(30) == 0
+        until(lambda: worker.get("/status")[1]["lag"] == 0, 30, "all requests are answered")
+        place.deploy(model, version=2)
+        until(
+            lambda: any(m["version"] == 2 and m["state"] == "ready" for m in worker.get("/status")[1]["models"]),
+            60,
+            "v2",
+        )
+        done = inferd("replay", "--from", "10m", "--model", "demo:2", "--compare", "--output", "json")
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert found["requests"] >= 4
+        comparison = found["comparison"]
+        assert (comparison["failed"], comparison["missing"], comparison["equal"]) == (0, 0, 1.0), found
+        assert comparison["rows"] == found["rows"]
+        assert json.loads(inferd("audit", "--action", "replay", "--output", "json").stdout)[0]["subject"] == "demo:2"
+        shown = inferd("top", "--once", "--url", worker.url)
+        assert "1 of 1 ready" in shown.stdout, shown.stdout + shown.stderr
+    finally:
+        worker.kill()
