@@ -1,6 +1,7 @@
 // The actions on models, aliases, rollouts and jobs, each with its dialog.
 
 import {ask, name} from "/page/api.js";
+import {pauseOf} from "/page/cluster.js";
 import {code, h} from "/page/dom.js";
 import {decimal, targetText} from "/page/format.js";
 import {choice, dialog, field, toast} from "/page/overlay.js";
@@ -145,6 +146,17 @@ export function steer(context, modelId, action) {
   dialog({title: `${action[0].toUpperCase()}${action.slice(1)} the rollout of ${modelId}`, action: action[0].toUpperCase() + action.slice(1), danger: action === "abort",
     about: `The rollout ${STEERED[action]}.`,
     send: async () => { await context.act(`/rollouts/${name(modelId)}/${action}`, {method: "POST", timeout: 20_000}); return `The rollout of ${modelId}: ${action} is done.`; }});
+}
+
+// A button that pauses a model or a route, or resumes it.
+export function pauseButton(context, kind, id) {
+  const path = `/pauses/${kind}/${name(id)}`;
+  return pauseOf(context.cluster, kind, id)
+    ? button(context, "operate", "Resume", () => dialog({title: `Resume ${kind} ${id}`, action: "Resume", about: "Its records are taken up where they were left.",
+      send: async () => { await context.act(path, {method: "DELETE"}); return `${id} is resumed.`; }}), "")
+    : button(context, "operate", "Pause", () => dialog({title: `Pause ${kind} ${id}`, action: "Pause", danger: true, about: "Its records wait, and those after them in their partitions; none is lost. It stays paused until it is resumed, also after restarts.",
+      fields: field("Reason", input("reason", "", {maxlength: 500}), "for others who look; optional"),
+      send: async form => { await context.act(`${path}${form.get("reason") ? `?reason=${name(form.get("reason"))}` : ""}`, {method: "POST"}); return `${id} is paused.`; }}), "");
 }
 
 export function jobAction(context, job, action) {

@@ -20,7 +20,7 @@ function added(counts) {
 export function clusterOf(answer, tenant = null) {
   const workers = answer.workers.map(each => ({url: each.url, error: each.error, status: each.status ?? null}));
   const known = workers.filter(each => each.status).map(each => each.status);
-  const all = name => known.flatMap(status => status[name].filter(item => !tenant || item.tenant === tenant)
+  const all = name => known.flatMap(status => (status[name] ?? []).filter(item => !tenant || item.tenant === tenant)
     .map(item => ({...item, worker: status.worker})));
   const partitions = all("partitions").sort((a, b) => a.topic.localeCompare(b.topic) || a.partition - b.partition);
   const tenants = group(all("tenants"), each => each.tenant).map(tenantOf);
@@ -37,13 +37,16 @@ export function clusterOf(answer, tenant = null) {
     shadows: group(all("shadows"), each => `${each.tenant} ${each.model_id}:${each.version}`).map(shadowOf),
     drift: all("drift").sort((a, b) => worst(b) - worst(a)),
     rollouts: all("rollouts").flatMap(each => each.live.map(live => ({...live, tenant: each.tenant}))),
-    caches: all("cache"),
+    pauses: uniqueBy(all("pauses"), each => `${each.tenant} ${each.kind} ${each.name}`, a => a),
     waiting: uniqueBy(all("waiting"), each => each.tenant, a => a),
     lag: known.some(status => status.lag != null) ? sum(known, status => status.lag) : null,
     now: nowOf(known),
     at: Date.now(),
   };
 }
+
+// The pause of a model or of a route; undefined if it runs.
+export const pauseOf = (cluster, kind, name) => cluster.pauses.find(each => each.kind === kind && each.name === name);
 
 const uniqueBy = (items, key, best) => group(items, key).map(each => each.reduce(best));
 export const worst = drift => Math.max(drift.prediction_psi ?? 0, ...Object.values(drift.features));
@@ -167,6 +170,7 @@ export function problemsOf(cluster, series = []) {
     (used ? bad : warn)(`model ${each.model_id}:${each.version} failed${used ? `, and ${each.aliases.join(", ")} points at it` : ""}: ${each.reason ?? "no reason known"}`, `#/models/${each.model_id}`);
   }
   for (const each of cluster.waiting) warn(`tenant ${each.tenant} waits: ${each.reason}`, "#/workers");
+  for (const each of cluster.pauses) warn(`${each.kind} ${each.name} is paused since ${new Date(each.at).toLocaleString("en-GB")} by ${each.by}${each.reason ? `: ${each.reason}` : ""}`, each.kind === "model" ? `#/models/${each.name}` : "#/routes");
   for (const each of cluster.routes) if (each.state !== "running") (each.state === "refused" ? bad : warn)(`route ${each.route} is ${each.state}: ${each.reason ?? ""}`, "#/routes");
   const recent = series.slice(-12), requests = sum(recent, each => each.requests), errors = sum(recent, each => each.errors);
   const share = requests > 0 ? errors / requests : 0;

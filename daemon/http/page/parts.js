@@ -1,9 +1,9 @@
 // Parts that several views show.
 
 import {bar, lines} from "/page/charts.js";
-import {sum} from "/page/cluster.js";
+import {pauseOf, sum} from "/page/cluster.js";
 import {badge, card, h, link} from "/page/dom.js";
-import {compact, counts, decimal, digest, percent, span, targetText, whole} from "/page/format.js";
+import {compact, counts, decimal, digest, moment, percent, span, targetText, whole} from "/page/format.js";
 import {button, steer} from "/page/actions.js";
 
 const MODEL_LEVELS = {ready: "good", failed: "bad", fetching: "warn", trying: "warn", unloaded: ""};
@@ -20,6 +20,9 @@ export const rolloutState = rollout => badge(ROLLOUT_LEVELS[rollout.phase] ?? ""
 
 export const problems = list => list.length ? h("ul", {class: "problems", "aria-label": "Problems"}, list.slice(0, 12).map(each =>
   h("li", {class: each.level}, link(each.href, each.text))), list.length > 12 && h("li", {class: "warn"}, `and ${list.length - 12} more`)) : null;
+
+// Whether a model or a route is paused.
+export const paused = (cluster, kind, name) => { const pause = pauseOf(cluster, kind, name); return pause ? badge("warn", "paused", `since ${moment(pause.at)} by ${pause.by}${pause.reason ? `: ${pause.reason}` : ""}`) : null; };
 
 // How long charts reach back.
 export const reach = context => h("span", {class: "toggle", role: "group", "aria-label": "Time shown"}, [5, 15, 30, 60].map(minutes =>

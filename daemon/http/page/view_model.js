@@ -1,12 +1,12 @@
 // One model: its aliases, versions, rollout, and how its versions do.
 
 import {ask, name, session} from "/page/api.js";
-import {button, dropZone, promote, remove, rollback, setAlias, startRollout, tryOut} from "/page/actions.js";
+import {button, dropZone, pauseButton, promote, remove, rollback, setAlias, startRollout, tryOut} from "/page/actions.js";
 import {heat, histogram, lines} from "/page/charts.js";
 import {DRIFT_BAD, DRIFT_WARN, group, sum} from "/page/cluster.js";
 import {card, h, link, table} from "/page/dom.js";
-import {ago, bytes, compact, decimal, digest, ms, percent, targetText, whole} from "/page/format.js";
-import {modelState, rolloutCard} from "/page/parts.js";
+import {ago, bytes, compact, counts, decimal, digest, ms, percent, targetText, whole} from "/page/format.js";
+import {modelState, paused, rolloutCard} from "/page/parts.js";
 
 const SINCE_S = 3600, LEAST_MS = 15 * 60_000, BASELINE_EVERY_MS = 300_000, FEATURES_MAX = 60, UNIT_BINS = 100;
 export const title = url => url.parts[1];
@@ -32,10 +32,10 @@ async function baselineOf(path, version) {
 
 export function render(url, context, data) {
   const {model, rollout} = data;
-  return [h("h1", {}, link("#/models", "Models"), "/", model.model_id, h("span", {class: "spacer"}), button(context, "predict", "Try a prediction", () => tryOut(context, model, model.model_id), "primary"),
-      button(context, "deploy", "Start a rollout", () => startRollout(context, model), "")),
+  return [h("h1", {}, link("#/models", "Models"), "/", model.model_id, paused(context.cluster, "model", model.model_id), h("span", {class: "spacer"}), button(context, "predict", "Try a prediction", () => tryOut(context, model, model.model_id), "primary"),
+      button(context, "deploy", "Start a rollout", () => startRollout(context, model), ""), pauseButton(context, "model", model.model_id)),
     model.dangling_aliases.map(alias => h("p", {class: "problem"}, `Alias ${alias} points at a version that is not deployed: requests to it fail.`)),
-    rollout && rolloutCard(context, model.model_id, rollout), aliases(context, data), versions(context, data),
+    rollout && rolloutCard(context, model.model_id, rollout), aliases(context, data), versions(context, data), shadows(context, data),
     behaviour(data), qualities(data), drifted(data), dropZone(context, model.model_id)];
 }
 
@@ -61,6 +61,12 @@ function versions(context, {model}) {
         h("span", {class: "buttons"}, button(context, "predict", "Try", () => tryOut(context, model, `${model.model_id}:${each.version}`)),
           button(context, "deploy", "Remove", () => remove(context, `/models/${name(model.model_id)}/versions/${each.version}`, `${model.model_id}:${each.version}`)))]};
     }), "none"));
+}
+
+function shadows({cluster}, {model}) {
+  const found = cluster.shadows.filter(each => each.model_id === model.model_id);
+  return found.length ? card(["Shadow versions", h("span", {class: "faint"}, "score requests once they are answered")], table([["version"], ["requests", "number"], ["compared rows", "number"], ["disagree", "number"], ["µs per row", "number extra"], ["dropped", "wrap"], ["last error", "wrap"]],
+    found.map(each => [String(each.version), compact(each.requests), compact(each.compared), each.compared ? percent(each.differing / each.compared) : "–", each.rows ? decimal(each.predict_s * 1e6 / each.rows) : "–", counts(each.dropped), each.last_error]), "")) : null;
 }
 
 // ---- minute by minute, from the windows of all workers

@@ -1,8 +1,10 @@
 // Routes: topics of others that are scored in their own format.
 
 import {ask} from "/page/api.js";
+import {pauseButton} from "/page/actions.js";
 import {badge, card, code, empty, h, table} from "/page/dom.js";
 import {compact, counts, decimal} from "/page/format.js";
+import {paused} from "/page/parts.js";
 
 const LEVELS = {running: "good", waiting: "warn", refused: "bad"};
 export const title = () => "Routes";
@@ -14,7 +16,7 @@ export function render(_url, context, {routes}) {
   if (!routes.length && !cluster.routes.length) return [h("h1", {}, "Routes"), card(null, empty("No routes", h("p", {}, "A route scores a topic of others in its own format, and writes a topic of theirs:"),
     h("pre", {}, "inferd routes create orders --source orders.v1 --sink orders.scored --model churn@champion")))];
   const states = cluster.routes, none = routes.filter(each => !states.some(state => state.route === each.route.name));
-  return [h("h1", {}, "Routes"), ...states.map(each => card([each.route, badge(LEVELS[each.state], each.state), h("span", {class: "faint"}, `${each.format}, lag ${compact(each.lag)}`)],
+  return [h("h1", {}, "Routes"), ...states.map(each => card([each.route, badge(LEVELS[each.state], each.state), paused(cluster, "route", each.route), pauseButton(context, "route", each.route), h("span", {class: "faint"}, `${each.format}, lag ${compact(each.lag)}`)],
       each.reason && h("p", {class: each.state === "running" ? "faint" : "problem"}, each.reason),
       h("p", {}, code(each.sources.join(", ")), " → ", code(each.model), " → ", code(each.sink)),
       table([["records/s", "number"], ["results/s", "number"], ["records", "number"], ["results", "number"], ["dead letters", "number"], ["pending", "number"], ["errors", "wrap"]],

@@ -25,6 +25,7 @@ from inferd.schemas.monitoring.drift import Distance
 from inferd.schemas.rollouts import Measure, RolloutStatus
 from inferd.schemas.rollouts.rollout import Breach, Rollout, RolloutEvent
 from inferd.streams.telemetry import DanglingAlias
+from inferd.streams.telemetry.snapshot import PauseSnapshot
 from tests.fixtures.browser import OpenPage, is_wider_than_the_window, shoot
 from tests.unit.daemon.fake_streams import histogram, jobs, model, partition, route, snapshot, tenant
 from tests.unit.daemon.http.fake_http_services import FakeWorker
@@ -384,6 +385,24 @@ def test_a_rollout_is_started_and_steered(full: Served, open_page: OpenPage) -> 
         page.locator("dialog[open]").get_by_role("button", name=action).click()
         done(page, f"The rollout of churn: {action.lower()} is done.")
     assert [action for action, _ in full.worker.rollouts.steered] == ["pause", "promote", "abort"]
+
+
+def test_a_model_is_paused_and_resumed(full: Served, open_page: OpenPage) -> None:
+    page = open_page(full.url + "/#/models/churn")
+    form = dialog(page, "Pause")
+    form.get_by_label("Reason").fill("bad data")
+    form.get_by_role("button", name="Pause").click()
+    done(page, "churn is paused.")
+    (pause,) = full.worker.operating.paused
+    assert (pause.kind, pause.name, pause.reason) == ("model", "churn", "bad data")
+    known = PauseSnapshot("default", "model", "churn", NOW_S * 1000, "ana", "bad data")
+    full.worker.streams.said = full_snapshot(pauses=(known,))
+    form = dialog(page, "Resume")
+    form.get_by_role("button", name="Resume").click()
+    done(page, "churn is resumed.")
+    assert not full.worker.operating.paused
+    show(page, "", "model churn is paused since")
+    show(page, "models", "paused")
 
 
 def test_jobs_are_submitted_cancelled_and_retried(full: Served, open_page: OpenPage) -> None:
