@@ -29,7 +29,7 @@ COMMANDS = {
     "up": CommandInfo("inferd.daemon.cli.up:up", "Run a broker and a worker together on this machine."),
     "worker": CommandInfo("inferd.daemon.cli.worker:worker", "Run a worker: score the requests of its tenants."),
     "broker": CommandInfo("inferd.daemon.cli.broker:broker", "Run an Apache Kafka broker on this machine."),
-    "topics": CommandInfo("inferd.daemon.cli.topics:topics", "Create or list the topics of tenants."),
+    "topics": CommandInfo("inferd.daemon.cli.topics:topics", "Create, grow or list the topics of tenants."),
     "models": CommandInfo("inferd.daemon.cli.models:models", "Deploy, list, show or remove models; move aliases."),
     "rollouts": CommandInfo(
         "inferd.daemon.cli.rollouts:rollouts", "Roll out a version step by step, and back if a guard is breached."

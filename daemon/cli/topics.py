@@ -1,9 +1,10 @@
-"""`inferd topics`: creates and lists the topics of tenants."""
+"""`inferd topics`: creates, grows and lists the topics of tenants."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -22,7 +23,7 @@ DAY_MS = 86_400_000
 
 @click.group(epilog="Example: inferd topics create --tenant acme --partitions 8")
 def topics() -> None:
-    """Create or list the topics of tenants."""
+    """Create, grow or list the topics of tenants."""
 
 
 @topics.command(epilog="Example: inferd topics create --tenant acme --partitions 8 --replication 3")
@@ -38,6 +39,32 @@ def create(settings: Settings, output: OutputFormat) -> None:
 
     wanted = replace(settings, topics_create=True).streams()
     _write(output, run_with_broker(wanted.connection, lambda: ensure_topics(wanted)))
+
+
+@topics.command(epilog="Example: inferd topics grow --partitions 8")
+@click.option("--partitions", type=click.IntRange(1), required=True, help="The number that the topics shall have.")
+@settings_options()
+def grow(partitions: int, settings: Settings, output: OutputFormat) -> None:
+    """Add partitions to the topics of requests, while workers run.
+
+    requests, results, dead-letters, the prediction cache's changelog, and capture and shadow-results grow together.
+    Running workers take the new partitions up by themselves. Topics of jobs and labels stay: their partition is the
+    hash of an id. Producers that choose partitions by key send a key to another partition from now on.
+    """
+    from inferd.streams.kafka import grow_topics
+
+    wanted = settings.streams()
+    states = run_with_broker(wanted.connection, lambda: grow_topics(wanted, partitions))
+    for tenant in settings.tenants:
+        run_with_broker(wanted.connection, partial(_note, settings, tenant, partitions))
+    _write(output, states)
+
+
+async def _note(settings: Settings, tenant: str, partitions: int) -> None:
+    from inferd.client import Client
+
+    async with Client(settings.connection(), namespace=settings.namespace, tenant=tenant) as client:
+        await client.audit.note("grow", f"{settings.namespace}.{tenant}.requests", partitions=partitions)
 
 
 @topics.command("list", epilog="Example: inferd topics list --output json")

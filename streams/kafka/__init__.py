@@ -41,6 +41,7 @@ from inferd.streams.kafka.topic_checks import (
     table_partitions,
     topic_specs,
 )
+from inferd.streams.kafka.topic_growth import grow_topics
 from inferd.streams.kafka.topic_metadata import TopicMetadata, read_topics
 from inferd.streams.kafka.topic_watch import (
     REFRESH_INTERVAL_S,
@@ -88,6 +89,7 @@ __all__ = [
     "ensure_topics",
     "fill_batches",
     "grant_commands",
+    "grow_topics",
     "http_rights",
     "install_batch_checks",
     "is_denied",

@@ -46,9 +46,9 @@ async def describe_topics(settings: StreamSettings, sinks: Collection[str] = ())
 
     Raises `KafkaError` if the broker does not answer.
     """
-    async with _Admin(settings.connection) as admin:
+    async with Admin(settings.connection) as admin:
         specs = [*topic_specs(settings), *reply_specs(settings), *sink_specs(sinks)]
-        return await _states(admin, specs, settings.connection)
+        return await states_of(admin, specs, settings.connection)
 
 
 async def ensure_topics(settings: StreamSettings) -> list[TopicState]:
@@ -58,14 +58,14 @@ async def ensure_topics(settings: StreamSettings) -> list[TopicState]:
     """
     wanted = topic_specs(settings)
     specs = [*wanted, *reply_specs(settings)]
-    async with _Admin(settings.connection) as admin:
-        before = await _states(admin, specs, settings.connection)
+    async with Admin(settings.connection) as admin:
+        before = await states_of(admin, specs, settings.connection)
         missing = {state.name for state in before if state.partitions == 0}
         if settings.topics.create and (new := [spec for spec in wanted if spec.name in missing]):
             # Check existing topics first: topics created with wrong settings would have to be deleted again.
             _reject(state for state in before if state.partitions)
             await _create(admin, new, await _bytes_max_default(admin))
-        states = await _visible_states(admin, specs, settings.connection)
+        states = await visible_states(admin, specs, settings.connection)
     _reject(states)
     for state in states:
         if state.note is not None:
@@ -117,21 +117,22 @@ async def _create(admin: AIOKafkaAdminClient, specs: Iterable[TopicSpec], bytes_
         raise TopicsError(problems)
 
 
-async def _visible_states(
+async def visible_states(
     admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec], connection: KafkaConnection
 ) -> list[TopicState]:
     """The states once all topics are visible or the time is over: metadata may lag behind."""
     deadline = time.monotonic() + VISIBLE_WITHIN_S
     while True:
-        states = await _states(admin, specs, connection)
+        states = await states_of(admin, specs, connection)
         if all(state.partitions for state in states) or time.monotonic() > deadline:
             return states
         await asyncio.sleep(LOOK_AGAIN_S)
 
 
-async def _states(
+async def states_of(
     admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec], connection: KafkaConnection
 ) -> list[TopicState]:
+    """The state of each topic as the broker describes it, with its problems."""
     # Request all topics: a broker with automatic topic creation would create topics requested by name.
     described = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
     configs = await _configs(admin, [spec.name for spec in specs if described.get(spec.name)])
@@ -171,7 +172,7 @@ async def _configs(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str
     return configs
 
 
-class _Admin:
+class Admin:
     """An admin client, closed after the `with` block."""
 
     def __init__(self, connection: KafkaConnection) -> None:
