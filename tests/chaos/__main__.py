@@ -32,6 +32,7 @@ def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     add("--guarantee", choices=(*GUARANTEES, "both"), default=environ.get("CHAOS_GUARANTEE") or "both")
     add("--faults", default=environ.get("CHAOS_FAULTS") or "", help="only these, once each, parted by commas")
     add("--workers", type=int, default=3)
+    add("--nodes", type=int, default=1, help="brokers; with 3, faults of nodes instead of those of the only broker")
     add("--rate", type=int, default=1_000, help="requests per second")
     add("--setting", action="append", default=[], metavar="NAME=VALUE", help="of the workers, as in INFERD_NAME=VALUE")
     add("--cache", action="store_true", help="with the prediction cache on for the model that most requests name")
@@ -53,13 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen.workers,
         chosen.rate,
         dict(setting.split("=", 1) for setting in chosen.setting),
+        chosen.nodes,
         chosen.cache,
     )
     print(f"seed {seed}", flush=True)
     if chosen.list:
         _list(options)
         return EXIT_HELD
-    with terminable(), kept_if_wanted() as directory, broker(directory) as kafka:
+    with terminable(), kept_if_wanted() as directory, broker(directory, chosen.nodes) as kafka:
         if chosen.bugs:
             names = _names("" if chosen.bugs == "all" else chosen.bugs, BUGS)
             outcomes = run_bugs(kafka, names, seed, directory, _say)

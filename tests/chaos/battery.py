@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tests.chaos.broker import ProxiedKafka
+from tests.chaos.broker import ClusterKafka, Kafka, ProxiedKafka
 from tests.chaos.experiment import Report, run
 from tests.chaos.faults import Fault, all_faults
 from tests.chaos.outcome import Outcome
@@ -26,6 +26,9 @@ ALONE_SHARE = 0.5
 """Of the time, for faults one by one; the rest is for the mixture."""
 LENGTHY_FROM_S = 600.0
 """Time for one guarantee from which on faults of half a minute and more are drawn."""
+OF_CLUSTERS = frozenset({"nodes", "worker kill -9", "zombie", "state lost"})
+NAMED_OF_CLUSTERS = frozenset({"rebalance_storm", "sigterm", "bad_rollout", "raising_rollout"})
+"""Rows and names of the faults that a cluster meets: none of them needs the proxy, or an only broker."""
 BUG_PER_SECOND, BUG_LOAD_S = 600, 3.0
 QUICK_SETTINGS: Mapping[str, Any] = MappingProxyType(
     {"session_timeout_s": 4, "heartbeat_interval_s": 0.3, "request_timeout_s": 8}
@@ -47,14 +50,16 @@ class Options:
     per_second: int = 1_000
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the workers by name."""
+    nodes: int = 1
+    """Brokers. Faults of nodes are drawn with several, and those of the only broker and of its network with one."""
     cached: bool = False
     """Whether the model of most requests has a prediction cache."""
 
 
 @contextmanager
-def broker(directory: Path) -> Iterator[ProxiedKafka]:
-    """A running broker with its proxy, for any number of experiments."""
-    kafka = ProxiedKafka(directory / "kafka")
+def broker(directory: Path, nodes: int = 1) -> Iterator[Kafka]:
+    """A running broker with its proxy, or a cluster, for any number of experiments."""
+    kafka = ProxiedKafka(directory / "kafka") if nodes == 1 else ClusterKafka(directory / "kafka", nodes)
     kafka.start()
     kafka.proxy.start()
     try:
@@ -72,7 +77,7 @@ def kept_if_wanted() -> Iterator[Path]:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def run_battery(kafka: ProxiedKafka, options: Options, directory: Path, report: Report) -> list[Outcome]:
+def run_battery(kafka: Kafka, options: Options, directory: Path, report: Report) -> list[Outcome]:
     """One experiment for each guarantee."""
     share_s = options.seconds / len(options.guarantees)
     outcomes = []
@@ -94,9 +99,18 @@ def steps_of(options: Options, *, lengthy: bool) -> Iterable[Any]:
     faults = all_faults()
     if options.faults:
         return in_order([faults[name] for name in options.faults], options.seed)
-    drawn: list[Fault] = [fault for fault in faults.values() if lengthy or not fault.lengthy]
+    drawn: list[Fault] = [
+        fault for fault in faults.values() if (lengthy or not fault.lengthy) and _is_of(fault, options.nodes)
+    ]
     alone_s = ALONE_SHARE * options.seconds / len(options.guarantees)
     return itertools.chain(_while_time(alone(drawn, options.seed), alone_s), mixed(drawn, options.seed))
+
+
+def _is_of(fault: Fault, nodes: int) -> bool:
+    """Whether a fault is drawn for so many brokers."""
+    if nodes == 1:
+        return fault.row != "nodes"
+    return fault.row in OF_CLUSTERS or fault.name in NAMED_OF_CLUSTERS
 
 
 def _while_time(steps: Iterable[Any], seconds: float) -> Iterator[Any]:
@@ -107,12 +121,12 @@ def _while_time(steps: Iterable[Any], seconds: float) -> Iterator[Any]:
         yield step
 
 
-def run_bugs(kafka: ProxiedKafka, names: Sequence[str], seed: int, directory: Path, report: Report) -> list[Outcome]:
+def run_bugs(kafka: Kafka, names: Sequence[str], seed: int, directory: Path, report: Report) -> list[Outcome]:
     """One short experiment for each seeded bug, with the faults that reveal it."""
     return [run_bug(kafka, BUGS[name], seed, directory, report) for name in names or BUGS]
 
 
-def run_bug(kafka: ProxiedKafka, bug: Bug, seed: int, directory: Path, report: Report) -> Outcome:
+def run_bug(kafka: Kafka, bug: Bug, seed: int, directory: Path, report: Report) -> Outcome:
     """Checks that the ledger counts the failure that the bug is expected to cause: see `caught`."""
     faults = all_faults()
     name = f"bug-{bug.name.replace('_', '-')}"

@@ -20,7 +20,7 @@ def broker_kill(system: System, rng: random.Random) -> None:
     """SIGKILL, and a new broker on the same data after a while."""
     with system.broker_absent(kill=True):
         system.run_on(rng.uniform(0, 2 if system.brief else 6))
-        _all_live(system)
+        all_live(system)
     system.mark()
 
 
@@ -29,7 +29,7 @@ def broker_sigterm(system: System, rng: random.Random) -> None:
     """A graceful stop, and a new broker on the same data after a while."""
     with system.broker_absent(kill=False):
         system.run_on(rng.uniform(0, 2 if system.brief else 6))
-        _all_live(system)
+        all_live(system)
     system.mark()
 
 
@@ -40,7 +40,7 @@ def _freeze(seconds: float, name: str, *, lengthy: bool) -> Inject:
         os.kill(pid, signal.SIGSTOP)
         try:
             system.run_on(seconds)
-            _all_live(system)
+            all_live(system)
             if seconds > UNREADY_AFTER_S:
                 assert not any(status(w).get("ready") for w in system.fleet.slots), "ready without a broker"
         finally:
@@ -69,7 +69,7 @@ def broker_absent_at_start(system: System, _rng: random.Random) -> None:
         for worker in system.fleet.slots:
             until(lambda: _waits(status(worker)), 30, f"{worker.name} says what it waits for")  # noqa: B023
         system.run_on(1 if system.brief else 30 if system.experiment.lengthy else 8)
-        _all_live(system)
+        all_live(system)
     system.mark()
 
 
@@ -77,7 +77,8 @@ def _waits(said: dict[str, object]) -> bool:
     return "waiting for the broker" in str(said.get("unready"))
 
 
-def _all_live(system: System) -> None:
+def all_live(system: System) -> None:
+    """Every worker that runs answers its liveness probe."""
     for worker in system.fleet.slots:
         if worker.process.poll() is None and status(worker):
             assert worker.get("/livez")[0] == 200, f"{worker.name} is not live"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from confluent_kafka import KafkaException
 
-from tests.chaos.broker import ProxiedKafka
+from tests.chaos.broker import Kafka
 from tests.chaos.faults import Fault, all_faults
 from tests.chaos.outcome import Injection, Outcome
 from tests.chaos.schedule import Step
@@ -23,7 +23,7 @@ BUG_RECOVERS_WITHIN_S = 25.0
 
 
 def run(
-    kafka: ProxiedKafka,
+    kafka: Kafka,
     experiment: Experiment,
     steps: Iterable[Step],
     directory: Path,

@@ -20,6 +20,8 @@ N_FEATURES, N_ROWS = 10, 1_000
 POISON_BYTES_MAX = 12_000
 ROLLED = "rolled"
 """The model of rollouts."""
+BAD_CODES = frozenset({"schema_mismatch", "internal"})
+"""Of requests that a bad version of `ROLLED` fails."""
 LEAVING_CODES = frozenset({"model_not_found", "version_not_found", "model_not_ready"})
 Headers = list[tuple[str, str | bytes | None]]
 
@@ -96,12 +98,15 @@ class RolledRows:
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
-        self.met = 0
-        """Requests that a bad version has failed."""
+        self.answered = self.met = 0
+        """Requests that were answered since it was reset, and those that a bad version has answered or failed."""
+        self.bad: set[str] = set()
+        """Digests of versions that predict something else."""
         self.first_met_s: float | None = None
         """Unix time of the first since it was reset."""
 
     def reset(self) -> None:
+        self.answered = self.met = 0
         self.first_met_s = None
 
     def choose(self, rng: random.Random) -> int:
@@ -111,7 +116,9 @@ class RolledRows:
         return self._rows.request(choice)
 
     def fault(self, choice: int, answer: Mapping[str, Any]) -> str | None:
-        if answer.get("error", {}).get("code") == "schema_mismatch":
+        self.answered += 1
+        failed = answer.get("error", {}).get("code") in BAD_CODES
+        if failed or answer.get("digest") in self.bad:
             self.met += 1
             self.first_met_s = self.first_met_s or time.time()
             return None

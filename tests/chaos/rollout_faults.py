@@ -6,49 +6,130 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 
 import lightgbm
 import numpy as np
+from msgspec.structs import replace
 
 from inferd import SyncClient
 from inferd.schemas.models import AliasChangeKey, AliasTarget, decode_alias, parse_model_key, target_of
+from inferd.schemas.monitoring import ROWS_MIN
 from inferd.schemas.rollouts import Rollout
 from inferd.streams.inference import manifest_of
+from tests.chaos.bad_versions import LABEL, SLOW_S, Misbehaviour
 from tests.chaos.faults import fault
-from tests.chaos.fleet import status
+from tests.chaos.fleet import freeze, status, thaw
 from tests.chaos.kinds import N_FEATURES, ROLLED, RolledRows
 from tests.chaos.system import System
+from tests.chaos.worker_faults import EXIT_ZOMBIE, TAKEN_WITHIN_S
 from tests.fixtures.workers import Cluster, Worker, until
 
-ANSWERED_WITHIN_S, ENDS_WITHIN_S = 60.0, 60.0
-ROLLED_BACK_WITHIN_S = 45.0
-"""From the first request that met a bad version: a takeover and a restart of the killed workers are part of it."""
+ANSWERED_WITHIN_S, ENDS_WITHIN_S = 60.0, 120.0
+ROLLED_BACK_WITHIN_S = 90.0
+"""From the first request that met a bad version, with a takeover, restarts, and perhaps an absence of the broker."""
+GUARD_REQUESTS_MIN = 20
+SHARE_MAX = 0.75
+"""Of the requests to the model since the start: in the step it is half of them."""
 MET, SECONDS = "requests that met a bad version", "seconds from the first of them to the rollback, at most"
+SHARE = "percent of a rollout's requests that met a bad version, at most"
+
+
+Disturb = Callable[[System, random.Random, Cluster], None]
 
 
 @fault("rollouts", recovers_within_s=90.0)
 def bad_rollout(system: System, rng: random.Random) -> None:
     """A version that fails its requests is rolled out; a worker is killed meanwhile, and all of them afterwards."""
+    _roll_out(system, rng, _wider(), "errors < 5%", _kill_one)
+
+
+@fault("rollouts", recovers_within_s=90.0)
+def raising_rollout(system: System, rng: random.Random) -> None:
+    """A version that raises in a worker is rolled out; its owner is frozen beyond its session, and continued."""
+    _roll_out(system, rng, _other(), "errors < 5%", _freeze_owner, "raises")
+
+
+@fault("rollouts", recovers_within_s=90.0)
+def slow_rollout(system: System, rng: random.Random) -> None:
+    """A version that is slow in a worker is rolled out; a worker is killed meanwhile."""
+    _roll_out(system, rng, _other(), f"p50 < {SLOW_S * 500:.0f}ms", _kill_one, "slow")
+
+
+@fault("rollouts", recovers_within_s=90.0)
+def drifting_rollout(system: System, rng: random.Random) -> None:
+    """A version that predicts far lower probabilities is rolled out; the broker is killed meanwhile."""
+    _roll_out(system, rng, _lower(), "psi < 0.5", _kill_broker, rows=ROWS_MIN)
+
+
+def _roll_out(
+    system: System,
+    rng: random.Random,
+    content: bytes,
+    guard: str,
+    disturb: Disturb,
+    how: Misbehaviour | None = None,
+    rows: int = GUARD_REQUESTS_MIN,
+) -> None:
+    """Rolls a bad version out, which the guard stops whatever `disturb` does meanwhile; kills all workers then. `rows`:
+    how many the guard needs of it."""
     kind = rolled_rows(system)
     with _client(system, rng) as (cluster, client):
+        kind.bad.add(sha256(content).hexdigest())
+        version = _deployed(system, client, content, how)
         kind.reset()
-        met = kind.met
-        version = _deployed(system, client, _wider())
         client.rollouts.start(
-            ROLLED, to=version, steps="50%:1h,100%", guards=["errors < 5%"], guard_requests_min=20,
+            ROLLED, to=version, steps="50%:1h,100%", guards=[guard], guard_requests_min=GUARD_REQUESTS_MIN,
             timeout_s=ANSWERED_WITHIN_S,
         )  # fmt: skip
         system.run_on(rng.uniform(0, 3))
-        _kill(system, [rng.randrange(len(system.fleet.slots))])
+        disturb(system, rng, cluster)
         rollout = _ended(client)
         _kill(system, range(len(system.fleet.slots)))
         assert rollout.breach is not None, f"rollout of a bad version ended as {rollout.phase}, without a breach"
-        breached_s = rollout.breach.at / 1_000
-        seconds = breached_s - (kind.first_met_s or breached_s)
-        system.count(MET, kind.met - met)
-        system.totals[SECONDS] = max(system.totals.get(SECONDS, 0), round(seconds))
-        assert seconds < ROLLED_BACK_WITHIN_S, f"rollout was rolled back {seconds:.0f} s after the first failed request"
+        per_second = system.experiment.per_second * kind.share / len(system.clusters) / 2
+        _report(system, kind, rollout.breach.at / 1_000, ROLLED_BACK_WITHIN_S + rows / per_second)
         _check_end(system, cluster, client, rollout, "rolled_back")
+
+
+def _report(system: System, kind: RolledRows, breached_s: float, within_s: float) -> None:
+    """Counts who met the bad version, and for how long."""
+    seconds = breached_s - (kind.first_met_s or breached_s)
+    system.count(MET, kind.met)
+    for name, found in ((SECONDS, round(seconds)), (SHARE, round(100 * kind.met / max(1, kind.answered)))):
+        system.totals[name] = max(system.totals.get(name, 0), found)
+    assert seconds < within_s, f"rollout was rolled back {seconds:.0f} s after the first failed request"
+    assert kind.met <= SHARE_MAX * kind.answered, f"rollout: {kind.met} of {kind.answered} requests met a bad version"
+
+
+def _kill_one(system: System, rng: random.Random, _cluster: Cluster) -> None:
+    _kill(system, [rng.randrange(len(system.fleet.slots))])
+
+
+def _kill_broker(system: System, rng: random.Random, _cluster: Cluster) -> None:
+    with system.broker_absent(kill=True):
+        system.run_on(rng.uniform(0, 2))
+
+
+def _freeze_owner(system: System, rng: random.Random, cluster: Cluster) -> None:
+    """The owner of the rollouts is frozen until another worker owns them, and then continues."""
+    topic = cluster.topics.name("rollouts")
+
+    def owns(worker: Worker) -> bool:
+        return any(partition["topic"] == topic for partition in status(worker).get("partitions", ()))
+
+    slot = until(lambda: next((n + 1 for n, w in enumerate(system.fleet.slots) if owns(w)), 0), 60, "an owner") - 1
+    worker = system.fleet.slots[slot]
+    freeze(worker)
+    try:
+        system.run_on(system.fleet.session_timeout_s + rng.uniform(1.5, 3.5))
+        others = [each for each in system.fleet.slots if each is not worker]
+        until(lambda: any(map(owns, others)), TAKEN_WITHIN_S, "another owner")
+    finally:
+        thaw(worker)
+        system.count("zombies")
+        system.fleet.ended(worker, "SIGCONT of a zombie", EXIT_ZOMBIE)
+        system.fleet.restart(slot)
 
 
 @fault("rollouts", recovers_within_s=90.0)
@@ -99,10 +180,11 @@ def _client(system: System, rng: random.Random) -> Iterator[tuple[Cluster, SyncC
     system.mark()
 
 
-def _deployed(system: System, client: SyncClient, content: bytes) -> int:
+def _deployed(system: System, client: SyncClient, content: bytes, how: Misbehaviour | None = None) -> int:
     """The number of a new version, which every worker has loaded."""
     version = client.models().next_version(ROLLED)
-    client.deploy_model(content, manifest_of(content, ROLLED, version))
+    manifest = manifest_of(content, ROLLED, version)
+    client.deploy_model(content, manifest if how is None else replace(manifest, labels={LABEL: how}))
 
     def is_ready(worker: Worker) -> bool:
         models = status(worker).get("models", ())
@@ -177,3 +259,10 @@ def _other() -> bytes:
     rows = np.random.default_rng(3).normal(size=(500, N_FEATURES))
     parameters = {"objective": "binary", "num_leaves": 4, "verbose": -1, "num_threads": 1}
     return lightgbm.train(parameters, lightgbm.Dataset(rows, rows[:, 0] < 0), 30).model_to_string().encode()
+
+
+def _lower() -> bytes:
+    """A model whose probabilities are all low."""
+    rows = np.random.default_rng(3).normal(size=(2_000, N_FEATURES))
+    parameters = {"objective": "binary", "num_leaves": 4, "verbose": -1, "num_threads": 1}
+    return lightgbm.train(parameters, lightgbm.Dataset(rows, rows[:, 0] > 2), 10).model_to_string().encode()

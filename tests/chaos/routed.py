@@ -54,7 +54,7 @@ class RoutedCluster:
     def create(self, admin: AdminClient) -> None:
         """The topics, and the route over them."""
         names = [self.topics.name(stream) for stream in self.streams]
-        for created in admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in names]).values():
+        for created in admin.create_topics([NewTopic(name, PARTITIONS, -1) for name in names]).values():
             created.result(30)
         source, sink = names
         features = {f"Column_{place}": f"row[{place}]" for place in range(1, N_FEATURES)}

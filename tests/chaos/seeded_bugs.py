@@ -399,3 +399,41 @@ def rollout_overwrites_others() -> None:
     from inferd.streams.rollouts import transitions
 
     setattr(transitions, "_is_ours", lambda rollout, alias: True)  # noqa: B010
+
+
+@bug(AT_LEAST_ONCE, "rollouts", "drifting_rollout")
+def rollout_ignores_predictions() -> None:
+    """Measures no distance of predictions."""
+    from inferd.streams.rollouts import measuring
+
+    setattr(measuring, "_psi", lambda expected, actual: None)  # noqa: B010
+
+
+@bug(AT_LEAST_ONCE, "rollouts", "slow_rollout")
+def rollout_ignores_latency() -> None:
+    """Measures no latencies."""
+    from inferd.streams.rollouts import measuring
+
+    setattr(measuring, "latency_quantile_ms", lambda counts, quantile: None)  # noqa: B010
+
+
+@bug(AT_LEAST_ONCE, "rollouts", "raising_rollout")
+def rollout_moves_again_with_a_new_owner() -> None:
+    """Writes the last change of the alias again after a takeover, as a new revision."""
+
+    from inferd.streams.rollouts import processor, transitions
+
+    fresh: set[str] = set()
+
+    async def opened(inner: Any, self: Any, number: int) -> None:
+        await inner(self, number)
+        fresh.update(status.rollout.id for status in self.owned.live() if status.rollout is not None)
+
+    def then(inner: Any, before: Any, seen: Any, after: Any, now_ms: int, alias: Any) -> Any:
+        if after.id in fresh and after.move is not None and after.move.seen:
+            fresh.discard(after.id)
+            return transitions._moved(after, now_ms, alias, dict(seen.records))
+        return inner(before, seen, after, now_ms, alias)
+
+    _wrap_method(processor.RolloutProcessor, "opened", opened)
+    _wrap(transitions, "_then", then)

@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaExcepti
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from inferd.schemas.models.model import CacheSpec
-from tests.chaos.broker import ProxiedKafka
+from tests.chaos.broker import ClusterKafka, Kafka
 from tests.chaos.fleet import Fleet, FleetSettings, status
 from tests.chaos.kinds import ROLLED, Kind, trained, usual_kinds
 from tests.chaos.ledger import PARTITIONS, Ledger, Place
@@ -58,7 +58,7 @@ class Experiment:
 class System:
     """Runs in its own namespace, on a broker that may be shared."""
 
-    def __init__(self, kafka: ProxiedKafka, experiment: Experiment, directory: Path) -> None:
+    def __init__(self, kafka: Kafka, experiment: Experiment, directory: Path) -> None:
         self.kafka, self.proxy, self.experiment = kafka, kafka.proxy, experiment
         self.directory = directory
         self.namespace = f"{experiment.name}-{experiment.guarantee.replace('_', '-')}-{experiment.seed}"
@@ -79,10 +79,11 @@ class System:
         """Topics for replies: one rejects all of them, the other is deleted at times."""
         self.fleet = Fleet(
             FleetSettings(
-                (kafka.proxy.address, kafka.bootstrap_servers), self.namespace, directory, experiment.slots,
+                kafka.bootstraps, self.namespace, directory, experiment.slots,
                 experiment.bug,
                 {
                     "processing_guarantee": experiment.guarantee, "tenants": ",".join(TENANTS),
+                    "topic_replication": min(3, len(kafka.nodes)) if isinstance(kafka, ClusterKafka) else 1,
                     "reply_to_allowed": f"{self.reply_small},{self.reply_gone}", **experiment.settings,
                     **({} if self.routed is None else self.routed.settings),
                 },
@@ -112,9 +113,9 @@ class System:
             cluster.create_topics(PARTITIONS)
             for name in ("demo", "side", ROLLED):
                 cluster.deploy(self.models[0], name)
-        tiny = NewTopic(self.reply_small, 1, 1, config={"max.message.bytes": "100"})
+        tiny = NewTopic(self.reply_small, 1, -1, config={"max.message.bytes": "100"})
         admin = self.admin
-        for created in admin.create_topics([tiny, NewTopic(self.reply_gone, 1, 1)]).values():
+        for created in admin.create_topics([tiny, NewTopic(self.reply_gone, 1, -1)]).values():
             created.result(30)
         everything: list[Cluster | RoutedCluster] = [*self.clusters]
         if self.routed is not None:

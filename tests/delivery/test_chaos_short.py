@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.battery import QUICK_SETTINGS, broker, caught, run_bug
-from tests.chaos.broker import ProxiedKafka
+from tests.chaos.broker import Kafka
 from tests.chaos.experiment import run
 from tests.chaos.faults import all_faults
 from tests.chaos.report import as_text
@@ -25,13 +25,13 @@ BUGS_SHOWN = ("read_uncommitted", "published_twice", "route_swallows_invalid_rec
 
 
 @pytest.fixture(scope="module")
-def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxiedKafka]:
+def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     with broker(tmp_path_factory.mktemp("chaos")) as kafka:
         yield kafka
 
 
 @pytest.mark.parametrize("guarantee", FAULTS)
-def test_faults_leave_the_ledger_whole(guarantee: str, proxied: ProxiedKafka, tmp_path: Path) -> None:
+def test_faults_leave_the_ledger_whole(guarantee: str, proxied: Kafka, tmp_path: Path) -> None:
     experiment = Experiment(
         guarantee, SEED, "short", per_second=800, brief=True, cached=True, routed=True, settings=QUICK_SETTINGS
     )
@@ -44,7 +44,7 @@ def test_faults_leave_the_ledger_whole(guarantee: str, proxied: ProxiedKafka, tm
 
 
 @pytest.mark.parametrize("name", BUGS_SHOWN)
-def test_the_battery_catches_a_wrong_behaviour(name: str, proxied: ProxiedKafka, tmp_path: Path) -> None:
+def test_the_battery_catches_a_wrong_behaviour(name: str, proxied: Kafka, tmp_path: Path) -> None:
     outcome = run_bug(proxied, BUGS[name], SEED, tmp_path, print)
     assert caught(outcome), as_text(outcome)
     assert outcome.violations
