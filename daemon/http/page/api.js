@@ -15,8 +15,8 @@ export class ApiError extends Error {
   constructor(status, code, message) { super(message); this.status = status; this.code = code; }
 }
 
-// The response of a path, decoded; an `ApiError` with the code and message of the worker, or with code `no_response`.
-export async function ask(path, {method = "GET", body, type, timeout = TIMEOUT_MS, text = false} = {}) {
+// The response of a path, decoded; `sized` is called with its length; an `ApiError` with the code and message of the worker, or with code `no_response`.
+export async function ask(path, {method = "GET", body, type, timeout = TIMEOUT_MS, text = false, sized} = {}) {
   const headers = {};
   if (session.token) headers.authorization = "Bearer " + session.token;
   if (session.tenant && !path.startsWith("/cluster")) headers["inferd-tenant"] = session.tenant;
@@ -30,6 +30,7 @@ export async function ask(path, {method = "GET", body, type, timeout = TIMEOUT_M
     throw new ApiError(0, "no_response", error.name === "TimeoutError" ? `no answer within ${timeout / 1000} s` : "no connection to the worker");
   }
   const said = await answer.text();
+  sized?.(said.length);
   if (answer.ok && text) return said;
   let value;
   try { value = JSON.parse(said); } catch { value = null; }

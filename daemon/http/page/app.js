@@ -36,7 +36,7 @@ const context = {
   redraw: () => draw(),
 };
 const histories = new Map();
-let shown = null, lostAt = null, lostWhy = "", historyAt = 0, peers = [], asking = false, timer = null;
+let shown = null, lostAt = null, lostWhy = "", historyAt = 0, peers = [], asking = false, timer = null, everyMs = EVERY_MS;
 
 // ---- the view of the URL
 
@@ -110,11 +110,15 @@ async function poll() {
   }
   asking = false;
   header();
-  timer = setTimeout(poll, document.hidden ? HIDDEN_EVERY_MS : EVERY_MS);
+  timer = setTimeout(poll, document.hidden ? HIDDEN_EVERY_MS : lostAt ? EVERY_MS : everyMs);
 }
 
 async function pollOnce() {
-  const answer = await ask("/cluster");
+  const began = performance.now();
+  let size = 0;
+  const answer = await ask("/cluster", {sized: n => { size = n; }});
+  // A large or slow cluster is asked less often: at most a tenth of the time, and 50 kB a second.
+  everyMs = Math.min(HIDDEN_EVERY_MS, Math.max(EVERY_MS, 10 * (performance.now() - began), size / 50));
   context.me ??= await ask("/whoami").catch(() => ({}));
   context.whole = clusterOf(answer);
   const names = context.whole.tenantNames;
