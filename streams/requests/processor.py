@@ -481,7 +481,8 @@ def _shared_headers(outcome: Outcome, span: range) -> RequestHeaders | None:
     first = outcome.headers.get(span.start)
     if first is None or first.reply_to is not None or outcome.replies:
         return None
-    return first if set(map(id, map(outcome.headers.get, span))) == {id(first)} else None
+    found = [*map(outcome.headers.get, span)]
+    return first if found.count(first) == len(found) else None
 
 
 def _result_block(
