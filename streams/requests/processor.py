@@ -4,39 +4,25 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, zip_longest
 
-import numpy as np
 from aiokafka import TopicPartition
-from numpy.typing import NDArray
 
-from inferd.schemas.codecs import Codec
-from inferd.schemas.errors import InferenceError, ModelNotReadyError, error_of_code
-from inferd.schemas.headers import NO_HEADERS, PropagatedHeaders, RequestHeaders
-from inferd.schemas.requests import encode_failure_for
+from inferd.schemas.errors import ModelNotReadyError, error_of_code
 from inferd.schemas.topics import TenantTopics
-from inferd.streams.group import Records
 from inferd.streams.http_requests import HttpAnswer, HttpRequest, HttpRequests
 from inferd.streams.inference import (
-    CACHE_HIT,
-    CACHE_MISS,
-    UNDECODABLE,
-    AliasHeaders,
     NeededVersions,
     Outcome,
     Record,
-    RecordBlock,
     Scorer,
-    Spans,
-    record_keys,
 )
 from inferd.streams.inference.cache import HTTP_PARTITION
-from inferd.streams.kafka import Destinations, HeaderList, Outgoing, OutgoingBlock, result_record_bytes_max
-from inferd.streams.lane import DeadLetters, Kind, OutputBatch, Work, timestamps_of
+from inferd.streams.kafka import Destinations
+from inferd.streams.lane import Kind, OutputBatch, Work
 from inferd.streams.models.on_demand import OnDemandLoader
 from inferd.streams.models.pauses import Pauses
 from inferd.streams.models.waiting import Waiting
@@ -45,25 +31,13 @@ from inferd.streams.recording import Part, Recorder, record_scored
 from inferd.streams.requests.batch_scoring import BatchScoring
 from inferd.streams.requests.cache_table import CacheTable
 from inferd.streams.requests.quota import Quota
+from inferd.streams.requests.results import ResultWriter, Timing
 from inferd.streams.shadow import Shadows
 from inferd.streams.state import LaneTable
 from inferd.streams.telemetry import OpenSpans, StepTimer, Tally, TenantCounters, Tracing
 
 DIRECT_MAX = 1_024
 """Limit of waiting direct requests (over HTTP) per tenant."""
-CACHE_HEADERS: dict[int, tuple[str, bytes | None]] = {
-    CACHE_MISS: ("inferd-cache", b"miss"),
-    CACHE_HIT: ("inferd-cache", b"hit"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Start and duration of the scoring of a micro-batch."""
-
-    started_ms: int
-    """Unix milliseconds."""
-    infer_us: int
 
 
 class RequestProcessor:
@@ -105,23 +79,15 @@ class RequestProcessor:
         """Counts what versions score; None without."""
         self._scoring = scoring
         self._clock = clock
-        self._results = topics.name("results")
-        self._dead_letters = DeadLetters(topics.name("dead-letters"), worker_id, destinations)
-        self._worker = ("inferd-worker", worker_id.encode())
-        self._destinations = destinations
-        self._key_bytes_max = scorer.limits.key_bytes_max
-        self._result_bytes_max = result_record_bytes_max(scorer.limits)
+        self.results = ResultWriter(topics, worker_id, destinations, scorer.limits, scorer.version_of)
 
     def unit(self, number: int) -> Hashable:
         return (self.topic, number)
 
     def outputs(self, number: int) -> Iterable[TopicPartition]:
-        yield TopicPartition(self._results, number)
+        yield from self.results.outputs(number)
         if self.monitor is not None:
             yield from self.monitor.outputs()
-        yield TopicPartition(self._dead_letters.topic, number)
-        for topic in self._destinations.reply_to:
-            yield TopicPartition(topic, number % max(1, self._destinations[topic].partitions))
         for recorder in self.recorders:
             yield from recorder.outputs(number)
 
@@ -197,7 +163,7 @@ class RequestProcessor:
         outputs, start = [], 0
         for tp, records in work:
             span = range(start, start := start + len(records))
-            outputs.append(self.output(tp, records, outcome, span, timing))
+            outputs.append(self.results.output(tp, records, outcome, span, timing))
         self._add_changes(work, outputs, outcome, started_ms)
         self._record(parts, outputs, outcome, started_ms)
         if self.monitor is not None:
@@ -335,199 +301,3 @@ class RequestProcessor:
         if self.monitor is not None:
             self.monitor.flush(output)
         return output if output.by_topic or output.changes else None
-
-    def output(
-        self, tp: TopicPartition, records: Records, outcome: Outcome, span: range, timing: Timing
-    ) -> OutputBatch:
-        """The output of `records` of partition `tp`, in order; `span` is their range in `outcome`."""
-        timestamps = timestamps_of(records, timing.started_ms)
-        values = outcome.values[span.start : span.stop]
-        n_bytes = values.n_bytes if isinstance(values, Spans) else sum(map(len, values))
-        output = OutputBatch(
-            records[-1].offset + 1, len(records), timestamps, Tally(results=len(records), bytes_out=n_bytes)
-        )
-        shared = _shared_headers(outcome, span)
-        headers = self._usual_headers(timestamps, timing, shared or NO_HEADERS)
-        usual = shared is not None or not outcome.headers
-        if usual and isinstance(values, Spans) and isinstance(records, RecordBlock) and self._results_fit:
-            output.by_topic[self._results, tp.partition] = _result_block(
-                records, values, timestamps, headers, outcome, span
-            )
-            return output
-        results = _results(record_keys(records), values, timestamps, headers, outcome.variants.of(span))
-        if outcome.cache_marks:
-            self._mark(results, outcome.cache_marks[span.start : span.stop])
-        output.by_topic[self._results, tp.partition] = results
-        replied = self._apply_headers(results, outcome, span) if outcome.headers and shared is None else {}
-        self._add_unusual(output, tp, results, records, outcome, span, replied)
-        return output
-
-    def _usual_headers(self, timestamps: Sequence[int], timing: Timing, given: RequestHeaders) -> dict[int, HeaderList]:
-        """Headers of a result by the timestamp of its request: many requests share one. The content-type is first."""
-        infer = ("inferd-infer-us", b"%d" % timing.infer_us)
-        return {
-            timestamp: [
-                given.codec.header,
-                *given.propagated,
-                self._worker,
-                ("inferd-queue-us", b"%d" % (max(0, timing.started_ms - timestamp) * 1000)),
-                infer,
-            ]
-            for timestamp in set(timestamps)
-        }
-
-    @property
-    def _results_fit(self) -> bool:
-        """Whether the results topic takes the largest result."""
-        return self._destinations.bytes_max(self._results) >= self._result_bytes_max
-
-    def _mark(self, results: list[Outgoing], marks: bytes) -> None:
-        """Adds the header `inferd-cache` to each result that was looked up in the cache."""
-        for place, mark in enumerate(marks):
-            if mark:
-                key, value, headers = results[place]
-                results[place] = (key, value, [*headers, CACHE_HEADERS[mark]])
-
-    def _add_unusual(
-        self,
-        output: OutputBatch,
-        tp: TopicPartition,
-        results: list[Outgoing],
-        records: Records,
-        outcome: Outcome,
-        span: range,
-        replied: dict[int, str],
-    ) -> None:
-        """Handles failed records, and replies to other topics."""
-        for place in self._too_long_keys(records, outcome, span):
-            results[place] = (None, *results[place][1:])
-        rejected = self._reject(results, outcome, replied, span)
-        failures = {index: error for index, error in outcome.failures.items() if index in span} | rejected
-        for index in sorted(failures):
-            error = failures[index]
-            key = records[index - span.start].key
-            output.tally.fail(error.code, self.scorer.version_of(outcome.asked.get(index), key))
-            if isinstance(error, UNDECODABLE):
-                self._dead_letters.add(output, records[index - span.start], tp, error)
-        self._move_replies(output, tp, results, replied)
-
-    def _reject(
-        self, results: list[Outgoing], outcome: Outcome, replied: dict[int, str], span: range
-    ) -> dict[int, InferenceError]:
-        """Replaces each result that its topic would reject by an error; returns these errors by record index.
-
-        If the topic would also reject the error, the result stays. In that case the topic rejects everything, and the
-        partition's offsets are held.
-        """
-        rejected = {}
-        for place in list(replied if self._results_fit else range(len(results))):
-            topic = replied.get(place, self._results)
-            if (error := self._destinations.rejection(topic, results[place])) is None:
-                continue
-            key, value, headers = results[place]
-            others = [header for header in headers if header not in CACHE_HEADERS.values()]
-            answer: Outgoing
-            if (reply := outcome.replies.get(span[place])) is not None:
-                failed = reply.failed(error)
-                answer = (key, failed.value, [*failed.headers, *others[len(reply.headers) :]])
-            else:
-                codec = outcome.headers.get(span[place], NO_HEADERS).codec
-                answer = (key, encode_failure_for(value or b"", codec, error), others)
-            if place in replied or self._destinations.rejection(self._results, answer) is None:
-                results[place] = answer
-                rejected[span[place]] = error
-                replied.pop(place, None)
-        return rejected
-
-    def _too_long_keys(self, records: Records, outcome: Outcome, span: range) -> list[int]:
-        """Indexes of failed records whose key is too long for a result."""
-        places = (index - span.start for index in outcome.failures if index in span)
-        return [place for place in places if len(records[place].key or b"") > self._key_bytes_max]
-
-    def _apply_headers(self, results: list[Outgoing], outcome: Outcome, span: range) -> dict[int, str]:
-        """Adds headers that requests propagate or request; returns the `reply-to` topic of results that have one."""
-        replied = {}
-        shared: dict[tuple[int, Codec, PropagatedHeaders], HeaderList] = {}
-        for place, (index, (key, value, usual)) in enumerate(zip(span, list(results), strict=True)):
-            headers = outcome.headers.get(index)
-            if headers is None:
-                continue
-            if headers.reply_to is not None:
-                replied[place] = headers.reply_to
-            if (reply := outcome.replies.get(index)) is not None:
-                results[place] = (key, value, [*reply.headers, *headers.propagated, *usual[1:]])
-                continue
-            # Most results of a micro-batch have the same headers: they share one list.
-            alike = (id(usual), headers.codec, headers.propagated)
-            given = shared.get(alike)
-            if given is None:
-                given = shared[alike] = [headers.codec.header, *headers.propagated, *usual[1:]]
-            results[place] = (key, value, given)
-        return replied
-
-    def _move_replies(
-        self, output: OutputBatch, tp: TopicPartition, results: list[Outgoing], replied: dict[int, str]
-    ) -> None:
-        """Moves results with a `reply-to` topic to that topic."""
-        for place, topic in replied.items():
-            output.add(topic, tp.partition % self._destinations[topic].partitions, results[place])
-            output.replies.add(topic)
-        for place in sorted(replied, reverse=True):
-            del results[place]
-
-
-def _shared_headers(outcome: Outcome, span: range) -> RequestHeaders | None:
-    """The headers that all requests have, if their results all go to the results; None if there are none such."""
-    first = outcome.headers.get(span.start)
-    if first is None or first.reply_to is not None or outcome.replies:
-        return None
-    found = [*map(outcome.headers.get, span)]
-    return first if found.count(first) == len(found) else None
-
-
-def _result_block(
-    records: RecordBlock,
-    values: Spans,
-    timestamps: Sequence[int],
-    headers: dict[int, HeaderList],
-    outcome: Outcome,
-    span: range,
-) -> OutgoingBlock:
-    """Like `_results`, as columns, with the headers of the cache."""
-    stamps, kinds = np.unique(np.array(timestamps, np.int64), return_inverse=True)
-    lists = [headers[stamp] for stamp in stamps.tolist()]
-    for given, marks in _further_headers(outcome, span):
-        pairs, kinds = np.unique(kinds * len(given) + marks, return_inverse=True)
-        lists = [[*lists[pair // len(given)], *given[pair % len(given)]] for pair in pairs.tolist()]
-    return OutgoingBlock(records.key_spans(), values, lists, np.ascontiguousarray(kinds, np.int64))
-
-
-def _further_headers(outcome: Outcome, span: range) -> Iterator[tuple[Sequence[AliasHeaders], NDArray[np.int64]]]:
-    """Headers of some results in `span`, and which of them each result has."""
-    part = slice(span.start, span.stop)
-    if outcome.variants.marks is not None:
-        yield [kind.headers for kind in outcome.variants.kinds], outcome.variants.marks[part].astype(np.int64)
-    if outcome.cache_marks:
-        given = [(CACHE_HEADERS[mark],) if mark in CACHE_HEADERS else () for mark in range(1 + max(CACHE_HEADERS))]
-        yield given, np.frombuffer(outcome.cache_marks, np.uint8)[part].astype(np.int64)
-
-
-def _results(
-    keys: Iterable[bytes | None],
-    values: Sequence[bytes],
-    timestamps: Sequence[int],
-    headers: dict[int, HeaderList],
-    variants: Sequence[AliasHeaders] | None,
-) -> list[Outgoing]:
-    """Results with their usual headers, by timestamp, and those of their aliases; equal ones are one list."""
-    if variants is None:
-        return [
-            (key, value, headers[timestamp]) for key, value, timestamp in zip(keys, values, timestamps, strict=True)
-        ]
-    by_variant = {
-        variant: {timestamp: [*usual, *variant] for timestamp, usual in headers.items()} for variant in set(variants)
-    }
-    return [
-        (key, value, by_variant[variant][timestamp])
-        for key, value, timestamp, variant in zip(keys, values, timestamps, variants, strict=True)
-    ]

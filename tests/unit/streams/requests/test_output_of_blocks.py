@@ -90,7 +90,9 @@ def outcome_of(made: RequestProcessor, records: object, marks: bytes) -> Outcome
 def written(made: RequestProcessor, records: list[Record], marks: bytes, *, block: bool) -> OutputBatch:
     given_as = block_of(records) if block else records
     outcome = outcome_of(made, given_as, marks)
-    return made.output(TopicPartition(TOPICS.name("requests"), 0), given_as, outcome, range(len(records)), TIMING)
+    return made.results.output(
+        TopicPartition(TOPICS.name("requests"), 0), given_as, outcome, range(len(records)), TIMING
+    )
 
 
 @given(requests(HEADERS) | USUAL, st.booleans())
