@@ -14,6 +14,7 @@ from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.errors import MalformedError, ModelNotReadyError, QuotaExceededError
 from inferd.streams.app import Streams
 from inferd.streams.http_requests import HttpAnswer, HttpRequest, HttpRequests
+from inferd.streams.requests import Quota
 from inferd.streams.settings import StreamSettings
 from tests.fixtures.lane import REQUESTS, Bench, request
 
@@ -95,7 +96,7 @@ async def test_requests_left_at_the_end_of_a_stop_are_rejected(tmp_path: Path) -
     streams = Streams(StreamSettings(KafkaConnection(), "w1", tmp_path), lambda *_: None)
     streams.lane, streams._lifecycle = cast(Any, StuckLane()), "running"
     streams.admission._admitted.add("default")
-    requests = SimpleNamespace(direct=direct, topic=REQUESTS)
+    requests = SimpleNamespace(direct=direct, topic=REQUESTS, quota=Quota())
     streams.tenants = {"default": cast(Any, SimpleNamespace(requests=requests, tables=()))}
     scored, waiting = (asyncio.create_task(streams.predict("default", VALUE)) for _ in range(2))
     await asyncio.sleep(0)
