@@ -1,6 +1,6 @@
 // Requests to the worker, with the token and the tenant of this tab.
 
-const TIMEOUT_MS = 10_000;
+const TIMEOUT_MS = 20_000;
 export const session = {
   token: sessionStorage.getItem("inferd-token"),
   tenant: sessionStorage.getItem("inferd-tenant"),

@@ -16,7 +16,7 @@ import * as routes from "/page/view_routes.js";
 import * as topics from "/page/view_topics.js";
 import * as workers from "/page/view_workers.js";
 
-const EVERY_MS = 2000, HIDDEN_EVERY_MS = 20_000, HISTORY_EVERY_MS = 5000, HOUR_MS = 3_600_000;
+const EVERY_MS = 2000, HIDDEN_EVERY_MS = 20_000, HISTORY_EVERY_MS = 5000, STATUS_TIMEOUT_MS = 8000, HOUR_MS = 3_600_000;
 const NAV = [["", "Overview", overview], ["models", "Models", models], ["rollouts", "Rollouts", rollouts], ["jobs", "Jobs", jobs],
   ["topics", "Topics", topics], ["routes", "Routes", routes], ["errors", "Errors", errors], ["workers", "Workers", workers], ["audit", "Audit", audit]];
 const at = id => document.getElementById(id);
@@ -116,7 +116,7 @@ async function poll() {
 async function pollOnce() {
   const began = performance.now();
   let size = 0;
-  const answer = await ask("/cluster", {sized: n => { size = n; }});
+  const answer = await ask("/cluster", {timeout: STATUS_TIMEOUT_MS, sized: n => { size = n; }});
   // A large or slow cluster is asked less often: at most a tenth of the time, and 50 kB a second.
   everyMs = Math.min(HIDDEN_EVERY_MS, Math.max(EVERY_MS, 10 * (performance.now() - began), size / 50));
   context.me ??= await ask("/whoami").catch(() => ({}));

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,19 +53,27 @@ log = structlog.get_logger(__name__)
 States = dict[VersionKey, ModelSnapshot]
 
 
+@dataclass(slots=True)
+class _SharedClient:
+    """A connected client, and how many requests use it now."""
+
+    client: Client
+    users: int = 0
+
+
 class ClusterModels:
     """`Models` of a worker's tenants: one client per tenant, connected at its first request; one deploy at a time."""
 
     def __init__(self, settings: Settings, snapshot: Callable[[], StreamsSnapshot | None]) -> None:
         """`snapshot` has the state of each version on this worker."""
         self._settings, self._snapshot = settings, snapshot
-        self._clients: dict[str, Client] = {}
+        self._clients: dict[str, _SharedClient] = {}
         self._connecting, self._deploys = asyncio.Lock(), asyncio.Semaphore(1)
 
     async def close(self) -> None:
         """Disconnect the clients."""
         for tenant in list(self._clients):
-            await self._disconnect(tenant)
+            await self._clients.pop(tenant).client.stop()
 
     async def list_models(self, tenant: str) -> Sequence[ModelOverview]:
         """See `Models`."""
@@ -172,20 +181,26 @@ class ClusterModels:
     @asynccontextmanager
     async def client(self, tenant: str) -> AsyncIterator[Client]:
         """The connected client of the tenant, whose errors are converted to HTTP errors."""
+        shared = await self._connected(tenant)
+        shared.users += 1
         try:
-            yield self._clients.get(tenant) or await self._connect(tenant)
+            yield shared.client
         except ServerError as error:
-            await self._disconnect(tenant)
+            # Later requests connect anew. Those that use this client still may do so until they have ended.
+            if self._clients.get(tenant) is shared:
+                del self._clients[tenant]
             log.warning("models_unavailable", tenant=tenant, reason=error.message)
-            raise UnavailableError(
-                "the topics of models and routes cannot be read or written; see the worker's log"
-            ) from error
+            raise _unavailable() from error
         except InferenceError as error:
             if type(error) is InferenceError:
                 raise InvalidValueError(error.message) from error
             raise
+        finally:
+            shared.users -= 1
+            if not shared.users and self._clients.get(tenant) is not shared:
+                await shared.client.stop()
 
-    async def _connect(self, tenant: str) -> Client:
+    async def _connected(self, tenant: str) -> _SharedClient:
         from inferd.client import Client
 
         settings = self._settings
@@ -193,19 +208,22 @@ class ClusterModels:
             if tenant not in self._clients:
                 limits = settings.streams().limits
                 client = Client(settings.connection(), namespace=settings.namespace, tenant=tenant, limits=limits)
-                await client.start()
-                self._clients[tenant] = client
+                try:
+                    await client.start()
+                except ServerError as error:
+                    log.warning("models_unavailable", tenant=tenant, reason=error.message)
+                    raise _unavailable() from error
+                self._clients[tenant] = _SharedClient(client)
             return self._clients[tenant]
-
-    async def _disconnect(self, tenant: str) -> None:
-        client = self._clients.pop(tenant, None)
-        if client is not None:
-            await client.stop()
 
     def _states(self, tenant: str) -> States:
         snapshot = self._snapshot()
         found = () if snapshot is None else snapshot.models
         return {VersionKey(model.model_id, model.version): model for model in found if model.tenant == tenant}
+
+
+def _unavailable() -> UnavailableError:
+    return UnavailableError("the topics of models and routes cannot be read or written; see the worker's log")
 
 
 def _sha256(path: Path) -> str:
