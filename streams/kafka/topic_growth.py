@@ -6,13 +6,15 @@ Topics that `requests` needs grow before it, so that a new partition can be serv
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Sequence
 
 from aiokafka.admin import NewPartitions
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from inferd.streams.kafka.topic_checks import PARTITIONS_MAX, TopicsError, TopicSpec, TopicState, topic_specs
-from inferd.streams.kafka.topics import Admin, states_of, visible_states
+from inferd.streams.kafka.topics import LOOK_AGAIN_S, VISIBLE_WITHIN_S, Admin, states_of
 from inferd.streams.settings import StreamSettings
 
 GROWING = ("results", "dead-letters", "capture", "shadow-results")
@@ -62,4 +64,10 @@ async def grow_topics(settings: StreamSettings, partitions: int) -> list[TopicSt
             except KafkaError as error:
                 raise TopicsError([f"topic {name} could not get {partitions} partitions: {error}"]) from error
         grown = [spec for spec in specs if _grows(spec)]
-        return await visible_states(admin, grown, settings.connection)
+        deadline = time.monotonic() + VISIBLE_WITHIN_S
+        while True:
+            # Metadata may lag behind.
+            states = await states_of(admin, grown, settings.connection)
+            if all(state.partitions >= partitions for state in states) or time.monotonic() > deadline:
+                return states
+            await asyncio.sleep(LOOK_AGAIN_S)

@@ -65,7 +65,7 @@ async def ensure_topics(settings: StreamSettings) -> list[TopicState]:
             # Check existing topics first: topics created with wrong settings would have to be deleted again.
             _reject(state for state in before if state.partitions)
             await _create(admin, new, await _bytes_max_default(admin))
-        states = await visible_states(admin, specs, settings.connection)
+        states = await _visible_states(admin, specs, settings.connection)
     _reject(states)
     for state in states:
         if state.note is not None:
@@ -117,7 +117,7 @@ async def _create(admin: AIOKafkaAdminClient, specs: Iterable[TopicSpec], bytes_
         raise TopicsError(problems)
 
 
-async def visible_states(
+async def _visible_states(
     admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec], connection: KafkaConnection
 ) -> list[TopicState]:
     """The states once all topics are visible or the time is over: metadata may lag behind."""
