@@ -12,12 +12,12 @@ from tests.chaos.system import System
 
 MODULES = (
     "worker_faults", "broker_faults", "network_faults", "model_faults", "data_faults", "refusal_faults", "table_faults",
-    "rollout_faults", "node_faults",
+    "rollout_faults", "node_faults", "topic_faults",
 )  # fmt: skip
 Row = Literal[
     "worker kill -9", "zombie", "rebalance storm", "broker", "broker absent at start", "network", "state lost",
     "retention", "models", "SIGTERM", "results refused", "records refused",
-    "rollouts", "nodes",
+    "rollouts", "nodes", "partitions added",
 ]  # fmt: skip
 """A row of the fault matrix."""
 Inject = Callable[[System, random.Random], None]
