@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +14,7 @@ import click
 from inferd.daemon.cli.options import output_option
 from inferd.daemon.cli.output import OutputFormat, report, write_json, write_table
 from inferd.daemon.cli.top_view import LAGS_MAX, MODELS_MAX, View, json_of, view_of
+from inferd.schemas.connection import client_context
 from inferd.schemas.errors import ServerError
 
 if TYPE_CHECKING:
@@ -68,7 +68,10 @@ class Cluster:
             raise click.BadParameter(f"{url!r}: expected http://HOST:PORT or https://HOST:PORT", param_hint="--url")
         self._url = url.rstrip("/")
         self._token_file = token_file
-        self._tls = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
+        try:
+            self._tls = client_context(None if ca_file is None else str(ca_file), None, None)
+        except OSError as error:
+            raise click.BadParameter(f"{ca_file}: {error}; expected a PEM file", param_hint="--ca-file") from None
 
     def ask(self) -> Any:
         """The answer of `GET /cluster`; `ServerError` if there is none."""

@@ -39,6 +39,7 @@ SKEW_S = 2.0
 """A token that expires sooner counts as expired: the clocks differ, and the handshake takes time."""
 ANSWER_BYTES_MAX = 1_048_576
 SOURCES_MAX = 64
+SOURCES = ("oauth_token_file", "oauth_token_url", "oauth_provider")
 log = structlog.get_logger(__name__)
 
 
@@ -143,8 +144,10 @@ def source_of(oauth: OAuth) -> Callable[[], AccessToken]:
     made: list[TokenProvider] = []
 
     def of_provider() -> AccessToken:
+        if oauth.provider is None:
+            raise TokenError("OAUTHBEARER needs a source of tokens", SOURCES)
         if not made:
-            made.append(load_provider(oauth.provider or "")())
+            made.append(load_provider(oauth.provider)())
         return made[0].token()
 
     return of_provider

@@ -19,7 +19,7 @@ MEANINGS: dict[Role, str] = {
     "predict": "send requests; submit jobs, read their results by id, cancel and retry them",
     "read": "read everything, but change nothing; includes `monitor`",
     "deploy": "deploy and remove models, change aliases, rollouts and routes",
-    "operate": "steer what runs: cancel and retry jobs, stop and abort rollouts, roll aliases back",
+    "operate": "steer what runs: pause and resume, redrive, cancel and retry jobs, abort rollouts, roll aliases back",
 }
 RouteKey = tuple[str, str]
 """Method in lower case, and path with its placeholders."""

@@ -258,6 +258,11 @@ async def test_a_provider_of_the_user() -> None:
     assert tokens.extensions() == {"zone": "a"}
 
 
+async def test_without_a_source_there_is_no_token() -> None:
+    with pytest.raises(TokenError, match="needs a source of tokens"):
+        await given(tokens_of(OAuth()))
+
+
 @pytest.mark.parametrize(
     ("path", "words"),
     [
