@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shlex
 import uuid
 from collections.abc import Iterator
 from functools import partial
@@ -16,7 +17,7 @@ import msgspec
 import pytest
 
 from inferd import KafkaConnection, SyncClient
-from inferd.daemon.checks.kafka import check_access
+from inferd.daemon.checks.kafka import check_access, grants
 from inferd.daemon.settings.settings import Settings
 from inferd.schemas.models.model import CacheSpec
 from inferd.streams.kafka.rights import worker_rights
@@ -140,11 +141,29 @@ def test_the_table_has_the_rights_that_the_code_needs(secured: SecuredKafka) -> 
     assert {row[:3] for row in granted if not row[3]} <= needed, "no row is superfluous"
 
 
+def printed(settings: Settings) -> list[Right]:
+    """The rights in the commands of `inferd doctor --acls`."""
+    rights = []
+    for command in grants(settings, "worker"):
+        words = shlex.split(command)
+        assert words[:3] == ["kafka-acls", "--bootstrap-server", settings.connection().bootstrap_servers]
+        assert words[words.index("--allow-principal") + 1] == "User:worker"
+        operations = [words[place + 1] for place, word in enumerate(words) if word == "--operation"]
+        (flag,) = {"--topic", "--group", "--transactional-id"} & set(words)
+        name, kind = words[words.index(flag) + 1], flag.strip("-").upper().replace("-", "_")
+        rights += [Right(operation, kind, name, "prefixed" in words) for operation in operations]
+    return rights
+
+
 @pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
 def test_the_documented_rights_suffice(
     tenancy: Tenancy, model: TrainedModel, start_worker: StartWorker, guarantee: str
 ) -> None:
-    tenancy.kafka.grant("worker", tenancy.worker_rights)
+    """Those of the table, and with the other guarantee those that `inferd doctor --acls` prints."""
+    rights = tenancy.worker_rights
+    if guarantee == "exactly_once":
+        rights = printed(settings(tenancy.kafka, "worker", tenancy.namespace, processing_guarantee=guarantee))
+    tenancy.kafka.grant("worker", rights)
     worker = tenancy.start(start_worker, processing_guarantee=guarantee, topics_create="false")
     manifest = msgspec.structs.replace(model.manifest(), cache=CacheSpec(ttl_s=60, max_entries=100))
     with tenancy.client() as client:
