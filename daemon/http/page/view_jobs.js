@@ -3,7 +3,7 @@
 import {ask, name} from "/page/api.js";
 import {button, jobAction, submitJob} from "/page/actions.js";
 import {card, empty, h, link, table} from "/page/dom.js";
-import {ago, compact, decimal, moment, span, whole} from "/page/format.js";
+import {ago, compact, decimal, moment, plural, span, whole} from "/page/format.js";
 import {JOB_ENDED, jobSpeed, jobState, progress} from "/page/parts.js";
 
 const LISTED_MAX = 1000, SHOWN_MAX = 200, ROWS_SHOWN = 20;
@@ -41,7 +41,7 @@ function all(context, jobs) {
   if (!jobs.length) return [h("h1", {}, "Jobs"), card(null, empty("No jobs", h("p", {}, "A job scores many rows as one unit of work, with a status and a result for every row."), submit,
     h("pre", {}, "inferd jobs submit churn rows.csv --wait")))];
   const found = jobs.filter(job => `${job.job_id} ${job.model_id} ${job.status}`.includes(filter)).sort((a, b) => JOB_ENDED.has(a.status) - JOB_ENDED.has(b.status) || b.submitted_at - a.submitted_at);
-  return [h("h1", {}, "Jobs", h("span", {class: "faint"}, `${whole(jobs.length)} jobs${jobs.length >= LISTED_MAX ? " (the first by id)" : ""}`), h("span", {class: "spacer"}), submit,
+  return [h("h1", {}, "Jobs", h("span", {class: "faint"}, `${plural(jobs.length, "job")}${jobs.length >= LISTED_MAX ? " (the first by id)" : ""}`), h("span", {class: "spacer"}), submit,
       h("input", {type: "search", placeholder: "Filter (/)", "aria-label": "Filter jobs", oninput: event => { filter = event.target.value; context.redraw(); }})),
     card(null, table([["job"], ["model"], ["status"], ["progress"], ["rows/s", "number"], ["failed", "number"], ["submitted", "extra"], ["took", "number extra"], ["", "do"]],
       found.slice(0, SHOWN_MAX).map(job => ({key: job.job_id, cells: [link(`#/jobs/${name(job.job_id)}`, job.job_id), job.model_id ? `${job.model_id}:${job.version ?? "?"}` : "–", jobState(job), progress(job),
