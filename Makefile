@@ -12,7 +12,7 @@ CODE := schemas streams daemon inferd tests bench
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo demo-routes test test-cache test-plain test-unit test-page test-mlflow test-mlserver test-asyncapi fuzz model-mutants models-on-demand jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-layouts bench-models bench-routes bench-jobs bench-kernels bench-cache bench-tenants chaos chaos-bugs minimal-root test-pythons audit lock lock-jars clean
+.PHONY: help demo demo-routes test test-cache test-plain test-unit test-page test-mlflow test-mlserver test-access test-asyncapi fuzz model-mutants models-on-demand jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-layouts bench-models bench-routes bench-jobs bench-kernels bench-cache bench-tenants chaos chaos-bugs minimal-root test-pythons audit lock lock-jars clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -85,6 +85,9 @@ test-mlserver: $(VENV)/.installed-dev $(MLSERVER)/.installed ## Send requests th
 
 test-page: $(VENV)/.installed-dev ## Open the page in the browser of this machine, in all sizes and colours; keep pictures in .screenshots.
 	@INFERD_TEST_PAGE_SIZES=1 $(PY) -m pytest tests/unit/daemon/http/test_page_views.py
+
+test-access: $(VENV)/.installed-dev ## Connect a worker, a client and a command by every security protocol of Kafka (3 minutes).
+	@$(PY) -m pytest tests/heavy/access_matrix.py
 
 test-asyncapi: $(VENV)/.installed-dev $(ASYNCAPI)/.installed ## Check the AsyncAPI document by AsyncAPI's own parser and JSON Schema (downloads Node.js and them once).
 	@$(PY) -m pytest tests/heavy/asyncapi_parser.py
