@@ -25,6 +25,7 @@ from aiokafka.errors import SaslAuthenticationFailed
 from aiokafka.protocol.admin import SaslAuthenticateRequest, SaslHandShakeRequest
 
 from inferd.streams.connection.oauth import Tokens
+from inferd.streams.tasks import BackgroundTasks
 
 RENEW_SHARE, DELAY_S_MIN = 0.8, 0.5
 OF_AUTHENTICATION = (SaslAuthenticateRequest, SaslHandShakeRequest)
@@ -73,15 +74,13 @@ async def renew(connection: Any) -> None:
     schedule(connection)
 
 
-_tasks: set[asyncio.Task[None]] = set()
+_tasks = BackgroundTasks(lambda error: log.error("authenticating again failed", exc_info=error))
 
 
 def _start(reference: weakref.ref[Any]) -> None:
     connection = reference()
     if connection is not None and connection.connected():
-        task = connection._loop.create_task(renew(connection))
-        _tasks.add(task)
-        task.add_done_callback(_tasks.discard)
+        _ = _tasks.start(renew(connection))
 
 
 async def _authenticated(connection: Any, response: Awaitable[Any]) -> Any:

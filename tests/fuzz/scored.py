@@ -58,8 +58,8 @@ def run(data: bytes) -> str:
     record = Fetched(value, offset=OFFSET, key=key, headers=tuple(headers))
     batch = [*NEIGHBOURS[:2], record, *NEIGHBOURS[2:]]
     fast, typed = (score(scorer, batch, now_ms=NOW_MS) for scorer in scorers())
-    if fast.values != typed.values:
-        raise FindingError(f"the vectorised way says {fast.values}, and the typed one {typed.values}")
+    if list(fast.values) != list(typed.values):
+        raise FindingError(f"the vectorised way says {list(fast.values)}, and the typed one {list(typed.values)}")
     if fast.faults or typed.faults:
         raise FindingError(f"a fault: {(fast.faults or typed.faults)[0]!r}")
     return _code(fast)
@@ -67,7 +67,7 @@ def run(data: bytes) -> str:
 
 def _code(outcome: Outcome) -> str:
     if [outcome.values[n] for n in (0, 1, 3, 4)] != _expected():
-        raise FindingError(f"a neighbour was disturbed: {outcome.values}")
+        raise FindingError(f"a neighbour was disturbed: {list(outcome.values)}")
     if outcome.failures.keys() - {2}:
         raise FindingError(f"a neighbour failed: {outcome.failures}")
     codec = outcome.headers[2].codec if 2 in outcome.headers else MSGPACK

@@ -85,6 +85,8 @@ class UserRoutes:
             if method == "GET" and ("HEAD", path) not in self._routes:
                 resource.add_route("HEAD", answer)
             app.router.register_resource(resource)
+        # aiohttp adds a route to the resource before it if their paths are equal, and refuses the methods of that one.
+        app.router.register_resource(web.DynamicResource(_NO_PATH))
 
     def _of_tenant(self, bound: BoundFunction) -> Respond:
         async def answer(request: web.Request) -> web.StreamResponse:
@@ -92,6 +94,10 @@ class UserRoutes:
             return await bound(request)
 
         return answer
+
+
+_NO_PATH = "/{none:(?!)}"
+"""Matches nothing."""
 
 
 def _resource(path: str) -> web.Resource:
