@@ -72,8 +72,8 @@ class ConnectionAttempts:
         previous, now = self.failure(target), self._clock()
         pause_s = PAUSE_S_MIN
         if previous is not None:
-            # Attempts that started together fail together: they count as one.
-            together = now - previous.at < previous.pause_s
+            # Attempts that started together fail together: they count as one. The jitter may shorten the pause.
+            together = now < previous.at + previous.pause_s * (1 - JITTER)
             pause_s = previous.pause_s if together else min(2 * previous.pause_s, PAUSE_S_MAX)
         self._failures.pop(target, None)
         self._failures[target] = Failure(error, now, pause_s, self._end_of(pause_s))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,6 +56,18 @@ def test_who_is_allowed_an_attempt_makes_the_others_wait() -> None:
     attempts.failed(HERE, REFUSED)
     clock.now += PAUSE_S_MIN
     assert [attempts.claim(HERE) == 0 for _ in range(3)] == [True, False, False]
+
+
+def test_the_pause_doubles_however_short_the_jitter_makes_it() -> None:
+    clock = Clock()
+    attempts = ConnectionAttempts(clock, lambda: 0.0)
+    pauses = []
+    for _ in range(6):
+        attempts.failed(HERE, REFUSED)
+        pauses.append(wait := attempts.claim(HERE))
+        clock.now += wait
+        assert attempts.claim(HERE) == 0
+    assert pauses == pytest.approx([(1 - JITTER) * min(PAUSE_S_MIN * 2**n, PAUSE_S_MAX) for n in range(6)])
 
 
 def test_attempts_that_fail_together_count_once() -> None:
