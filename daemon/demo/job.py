@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,14 +38,13 @@ class FlightJob:
     """Predictions of these rows, NaN if missing."""
 
 
-async def run_job(client: Client, manifest: Manifest, flights: FlightSet, step: Step) -> FlightJob:
-    """Submits the flights as a Parquet file, watches the job and reads its results."""
-    with tempfile.TemporaryDirectory(prefix="inferd-demo-job-") as folder:
-        path = Path(folder) / FILE
-        flights.features.to_parquet(path, index=False)
-        step.say(f"a batch job of {len(flights):,} flights in one Parquet file ({path.stat().st_size / 1_000:,.0f} kB)")
-        started = time.monotonic()
-        job_id = await _submit(client, manifest, path)
+async def run_job(client: Client, manifest: Manifest, flights: FlightSet, folder: Path, step: Step) -> FlightJob:
+    """Submits the flights as a Parquet file in `folder`, watches the job and reads its results."""
+    path = folder / FILE
+    flights.features.to_parquet(path, index=False)
+    step.say(f"a batch job of {len(flights):,} flights in one Parquet file ({path.stat().st_size / 1_000:,.0f} kB)")
+    started = time.monotonic()
+    job_id = await _submit(client, manifest, path)
     status = await _watch(client, job_id, step, started)
     seconds = time.monotonic() - started
     results = [row async for row in client.job_results(job_id)]

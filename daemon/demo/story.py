@@ -69,6 +69,8 @@ class Demo:
     connection: KafkaConnection
     topics: TenantTopics
     worker: WorkerProcess
+    folder: Path
+    """Removed at the end, also if the demo is interrupted."""
 
     def client(self) -> Client:
         """A new client for the demo's tenant."""
@@ -89,7 +91,7 @@ def run_demo(settings: Settings, options: DemoOptions, narrator: Narrator | None
             # Registered before the worker starts, so that it runs after the worker has stopped.
             running.callback(lambda: asyncio.run(delete_topics(connection, topics)))
         worker = _start_worker(narrator, running, connection, topics, folder, options)
-        _run(Demo(narrator, options, connection, topics, worker))
+        _run(Demo(narrator, options, connection, topics, worker, folder))
         with narrator.step("stop", "stopping the worker and the broker") as step:
             worker.stop()
             running.close()
@@ -165,7 +167,7 @@ async def _serve(demo: Demo, model: TrainedModel, flights: FlightSet, train_set:
         rows = flights.rows()
         results = await _stream(demo, client, rows)
         with demo.narrator.step("job", "the same flights as one Parquet file") as step:
-            job = await run_job(client, manifest, flights, step)
+            job = await run_job(client, manifest, flights, demo.folder, step)
         latency = await _measure_latency(demo, client, rows)
         with demo.narrator.step("reject", "sending bad requests") as step:
             names = list(flights.features.columns)
