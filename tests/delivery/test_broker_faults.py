@@ -107,7 +107,9 @@ def assert_outage_is_logged_once(lines: list[dict[str, Any]]) -> None:
     events = [line["event"] for line in lines]
     assert len(lines) <= LINES_MAX, text
     unready = [line for line in lines if line["event"] == "worker_unready"]
-    assert sum(any("broker" in reason for reason in line["reasons"]) for line in unready) <= 1, text
+    # Results that expired just before the end may be a fault of their own, in the moment after it.
+    away = [line for line in unready if any(reason.startswith("the broker has not") for reason in line["reasons"])]
+    assert len(away) <= 1, text
     # The outage outlasts the session, so a rebalance follows. On a slow machine it is long enough to be logged too.
     assert 1 <= len(unready) <= 2, text
     assert "worker_ready" in events[events.index("worker_unready") :], text
