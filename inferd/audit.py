@@ -8,12 +8,11 @@ from collections.abc import AsyncGenerator
 from datetime import datetime
 
 from inferd.actor import Actor, current_actor
-from inferd.cluster import Cluster, offsets_since
+from inferd.cluster import Cluster, records_between
 from inferd.models import default_author
 from inferd.schemas.audit import HEADERS, Action, AuditRecord, decode_audit, encode_audit
 from inferd.schemas.errors import MalformedError, ServerError
 
-POLL_MS = 200
 logger = logging.getLogger(__name__)
 
 
@@ -61,17 +60,9 @@ class AuditLog:
         """
         partitions = await self._cluster.partitions("audit")
         async with self._cluster.consumer("audit", partitions[:1]) as consumer:
-            (tp,) = consumer.assignment()
-            end = (await consumer.end_offsets([tp]))[tp]
-            first = (
-                await (consumer.beginning_offsets([tp]) if since is None else offsets_since(consumer, [tp], since))
-            )[tp]
-            consumer.seek(tp, first)
-            while await consumer.position(tp) < end:
-                for record in (await consumer.getmany(tp, timeout_ms=POLL_MS)).get(tp, ()):
-                    try:
-                        found = decode_audit(record.value)
-                    except MalformedError:
-                        continue
-                    if record.offset < end:
-                        yield found
+            async for record in records_between(consumer, since):
+                try:
+                    found = decode_audit(record.value)
+                except MalformedError:
+                    continue
+                yield found

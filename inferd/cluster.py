@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from asyncio import Future
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -17,6 +17,7 @@ from aiokafka.structs import RecordMetadata
 from inferd.errors import ClientClosedError, topic_not_found, typed_kafka_error
 from inferd.schemas.codecs import CONTENT_TYPE, MSGPACK, Codec, codec_of
 from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.errors import ServerError
 from inferd.schemas.headers import (
     RawHeaders,
 )
@@ -29,6 +30,8 @@ RECORD_OVERHEAD_BYTES = 64 * 1_024
 BATCH_BYTES_MAX = 128 * 1_024
 FETCH_WAIT_MS = 500
 TRANSACTION_TIMEOUT_MS = 15_000
+POLL_MS = 200
+PROGRESS_TIMEOUT_S = 30.0
 TOPIC_KNOWN_WITHIN_S, TOPIC_RETRY_S = 1.0, 0.1
 FAULTS = (KafkaError, OSError, TimeoutError)
 
@@ -237,6 +240,34 @@ async def offsets_since(
     ends = await consumer.end_offsets(tps)
     found = await consumer.offsets_for_times(dict.fromkeys(tps, max(0, round(since.timestamp() * 1_000))))
     return {tp: ends[tp] if found.get(tp) is None else found[tp].offset for tp in tps}
+
+
+async def records_between(
+    consumer: AIOKafkaConsumer, since: datetime | None, until: datetime | None = None
+) -> AsyncGenerator[Any, None]:
+    """The records between two times that are in a consumer's partitions now, partition by partition.
+
+    `since`: None for all from the beginning; `until`: None for all up to the end. Raises `ServerError` if there is no
+    progress.
+    """
+    tps = sorted(consumer.assignment())
+    ends = dict(await consumer.end_offsets(tps))
+    firsts = await (consumer.beginning_offsets(tps) if since is None else offsets_since(consumer, tps, since))
+    if until is not None:
+        ends |= {tp: min(ends[tp], end) for tp, end in (await offsets_since(consumer, tps, until)).items()}
+    for tp in tps:
+        consumer.seek(tp, firsts[tp])
+    for tp in tps:
+        deadline = time.monotonic() + PROGRESS_TIMEOUT_S
+        # Compare positions, not record offsets: markers of transactions leave gaps.
+        while (position := await consumer.position(tp)) < ends[tp]:
+            for record in (await consumer.getmany(tp, timeout_ms=POLL_MS)).get(tp, ()):
+                if record.offset < ends[tp]:
+                    yield record
+            if await consumer.position(tp) > position:
+                deadline = time.monotonic() + PROGRESS_TIMEOUT_S
+            elif time.monotonic() > deadline:
+                raise ServerError(f"no progress in {tp.topic} partition {tp.partition}: at {position} of {ends[tp]}")
 
 
 def codec_of_record(headers: Iterable[tuple[str, bytes]]) -> Codec:

@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from inferd.cluster import FAULTS
+from inferd.cluster import FAULTS, offsets_since
 from inferd.errors import TopicNotFoundError, typed_kafka_error
 from inferd.schemas.connection import KafkaConnection
 from inferd.schemas.errors import InvalidValueError, ServerError
@@ -151,8 +151,7 @@ class GroupOffsets:
         tps = [TopicPartition(topic, number) for number in numbers]
         async with self._consumer() as consumer:
             consumer.assign(tps)
-            found = await consumer.offsets_for_times(dict.fromkeys(tps, max(0, round(time.timestamp() * 1_000))))
-        return {tp.partition: each.offset for tp, each in found.items() if each is not None}
+            return {tp.partition: offset for tp, offset in (await offsets_since(consumer, tps, time)).items()}
 
     async def _partitions(
         self, consumer: AIOKafkaConsumer, tps: Sequence[TopicPartition], committed: Mapping[TopicPartition, int]

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerFenced
 
 from inferd.audit import AuditLog
-from inferd.cluster import FAULTS, Cluster, offsets_since
+from inferd.cluster import FAULTS, Cluster, records_between
 from inferd.schemas.audit import HEADERS, AuditRecord, encode_audit
 from inferd.schemas.dead_letters import DeadLetter
 from inferd.schemas.errors import MalformedError, ServerError
@@ -29,8 +29,6 @@ from inferd.schemas.topics import Stream
 INPUTS: tuple[Stream, ...] = ("requests", "jobs", "labels", "rollouts")
 """Topics that records are sent to again; those of models would undo later changes."""
 BATCH_MAX, BATCH_BYTES_MAX = 200, 1_048_576
-POLL_MS = 200
-PROGRESS_TIMEOUT_S = 30.0
 OnRedriven = Callable[[RedriveReport], None]
 
 
@@ -77,7 +75,7 @@ class Redrive:
             run.redriven.add(record.letters)
         partitions = await self._cluster.partitions("dead-letters")
         async with self._cluster.consumer("dead-letters", partitions) as consumer:
-            async for record in _records(consumer, run.selection.since):
+            async for record in records_between(consumer, run.selection.since):
                 run.look_at(record)
                 if run.is_full:
                     await self._send(run)
@@ -183,26 +181,6 @@ class _Run:
             read=self.read, redriven=self.sent, skipped=dict(sorted(self.skipped.items())),
             dry_run=self.producer is None, done=done,
         )  # fmt: skip
-
-
-async def _records(consumer: AIOKafkaConsumer, since: datetime | None) -> AsyncGenerator[Any, None]:
-    """The records that are in the topic now, partition by partition."""
-    tps = sorted(consumer.assignment())
-    ends = await consumer.end_offsets(tps)
-    firsts = await (consumer.beginning_offsets(tps) if since is None else offsets_since(consumer, tps, since))
-    for tp in tps:
-        consumer.seek(tp, firsts[tp])
-    for tp in tps:
-        deadline = time.monotonic() + PROGRESS_TIMEOUT_S
-        # Compare positions, not record offsets: markers of transactions leave gaps.
-        while (position := await consumer.position(tp)) < ends[tp]:
-            for record in (await consumer.getmany(tp, timeout_ms=POLL_MS)).get(tp, ()):
-                if record.offset < ends[tp]:
-                    yield record
-            if await consumer.position(tp) > position:
-                deadline = time.monotonic() + PROGRESS_TIMEOUT_S
-            elif time.monotonic() > deadline:
-                raise ServerError(f"no progress in {tp.topic} partition {tp.partition}: at {position} of {ends[tp]}")
 
 
 async def _send_again(producer: AIOKafkaProducer, letter: DeadLetter) -> Awaitable[Any]:

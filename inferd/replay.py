@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from inferd.cluster import Cluster, codec_of_record, offsets_since
+from inferd.cluster import Cluster, codec_of_record, records_between
 from inferd.jobs import JobOptions, Jobs, rows_of
 from inferd.schemas.codec import DECODE_ERRORS, decode_request
 from inferd.schemas.errors import InferenceError, InvalidValueError
@@ -24,7 +24,6 @@ from inferd.schemas.limits import Limits
 from inferd.schemas.requests import ModelReference, Prediction, TensorRows, decode_result, default_id
 from inferd.schemas.topics import Stream
 
-POLL_MS = 200
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
 PREDICTION = "prediction"
 STRUCT_OF = {
@@ -182,19 +181,12 @@ class Replay:
 
     async def _records(self, stream: Stream, since: datetime, until: datetime | None) -> AsyncGenerator[Any, None]:
         """The records between two times, partition by partition."""
-        async with self._cluster.consumer(stream, await self._cluster.partitions(stream)) as consumer:
-            tps = sorted(consumer.assignment())
-            firsts = await offsets_since(consumer, tps, since)
-            ends = dict(await consumer.end_offsets(tps))
-            if until is not None:
-                ends |= {tp: min(ends[tp], end) for tp, end in (await offsets_since(consumer, tps, until)).items()}
-            for tp in tps:
-                consumer.seek(tp, firsts[tp])
-            for tp in tps:
-                while await consumer.position(tp) < ends[tp]:
-                    for record in (await consumer.getmany(tp, timeout_ms=POLL_MS)).get(tp, ()):
-                        if record.offset < ends[tp]:
-                            yield record
+        async with (
+            self._cluster.consumer(stream, await self._cluster.partitions(stream)) as consumer,
+            aclosing(records_between(consumer, since, until)) as records,
+        ):
+            async for record in records:
+                yield record
 
 
 def _rows_of_tensor(tensor: TensorRows) -> list[Any]:
