@@ -22,10 +22,11 @@ Inferd = Callable[..., Done]
 
 
 @pytest.fixture(scope="module")
-def place(kafka: str) -> Cluster:
-    """Topics for this module."""
+def place(kafka: str, model: TrainedModel) -> Cluster:
+    """Topics and a model for this module."""
     made = Cluster(kafka, f"operators-{uuid.uuid4().hex[:8]}")
     made.create_topics()
+    made.deploy(model)
     return made
 
 
@@ -43,8 +44,7 @@ def inferd(place: Cluster) -> Inferd:
 
 
 @pytest.fixture(scope="module")
-def worker(place: Cluster, model: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    place.deploy(model)
+def worker(place: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     started = Worker(place.bootstrap, place.namespace, tmp_path_factory.mktemp("worker"), "w1")
     started.wait_ready()
     yield started
