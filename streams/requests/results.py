@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 import numpy as np
 from aiokafka import TopicPartition
@@ -32,8 +34,8 @@ from inferd.streams.telemetry import Tally
 
 VersionOf = Callable[[str | None, bytes | None], tuple[str, int] | None]
 """The model id and version that a reference means for a key; None if they are not deployed."""
-
-
+FurtherHeaders = Sequence[tuple[Sequence[AliasHeaders], NDArray[Any]]]
+"""Headers of some results, and which of them each result has."""
 CACHE_HEADERS: dict[int, tuple[str, bytes | None]] = {
     CACHE_MISS: ("inferd-cache", b"miss"),
     CACHE_HIT: ("inferd-cache", b"hit"),
@@ -83,15 +85,12 @@ class ResultWriter:
         )
         shared = _shared_headers(outcome, span)
         headers = self._usual_headers(timestamps, timing, shared or NO_HEADERS)
+        further = _further_headers(outcome, span)
         usual = shared is not None or not outcome.headers
         if usual and isinstance(values, Spans) and isinstance(records, RecordBlock) and self._results_fit:
-            output.by_topic[self._results, tp.partition] = _result_block(
-                records, values, timestamps, headers, outcome, span
-            )
+            output.by_topic[self._results, tp.partition] = _result_block(records, values, timestamps, headers, further)
             return output
-        results = _results(record_keys(records), values, timestamps, headers, outcome.variants.of(span))
-        if outcome.cache_marks:
-            self._mark(results, outcome.cache_marks[span.start : span.stop])
+        results = _results(record_keys(records), values, timestamps, headers, further)
         output.by_topic[self._results, tp.partition] = results
         replied = self._apply_headers(results, outcome, span) if outcome.headers and shared is None else {}
         self._add_unusual(output, tp, results, records, outcome, span, replied)
@@ -115,13 +114,6 @@ class ResultWriter:
     def _results_fit(self) -> bool:
         """Whether the results topic takes the largest result."""
         return self._destinations.bytes_max(self._results) >= self._result_bytes_max
-
-    def _mark(self, results: list[Outgoing], marks: bytes) -> None:
-        """Adds the header `inferd-cache` to each result that was looked up in the cache."""
-        for place, mark in enumerate(marks):
-            if mark:
-                key, value, headers = results[place]
-                results[place] = (key, value, [*headers, CACHE_HEADERS[mark]])
 
     def _add_unusual(
         self,
@@ -220,31 +212,30 @@ def _shared_headers(outcome: Outcome, span: range) -> RequestHeaders | None:
     return first if found.count(first) == len(found) else None
 
 
+def _further_headers(outcome: Outcome, span: range) -> FurtherHeaders:
+    part, further = slice(span.start, span.stop), list[tuple[Sequence[AliasHeaders], NDArray[Any]]]()
+    if outcome.variants.marks is not None:
+        further.append(([kind.headers for kind in outcome.variants.kinds], outcome.variants.marks[part]))
+    if outcome.cache_marks:
+        given = [(CACHE_HEADERS[mark],) if mark in CACHE_HEADERS else () for mark in range(1 + max(CACHE_HEADERS))]
+        further.append((given, np.frombuffer(outcome.cache_marks, np.uint8)[part]))
+    return further
+
+
 def _result_block(
     records: RecordBlock,
     values: Spans,
     timestamps: Sequence[int],
     headers: dict[int, HeaderList],
-    outcome: Outcome,
-    span: range,
+    further: FurtherHeaders,
 ) -> OutgoingBlock:
-    """Like `_results`, as columns, with the headers of the cache."""
+    """Like `_results`, as columns."""
     stamps, kinds = np.unique(np.array(timestamps, np.int64), return_inverse=True)
     lists = [headers[stamp] for stamp in stamps.tolist()]
-    for given, marks in _further_headers(outcome, span):
+    for given, marks in further:
         pairs, kinds = np.unique(kinds * len(given) + marks, return_inverse=True)
         lists = [[*lists[pair // len(given)], *given[pair % len(given)]] for pair in pairs.tolist()]
     return OutgoingBlock(records.key_spans(), values, lists, np.ascontiguousarray(kinds, np.int64))
-
-
-def _further_headers(outcome: Outcome, span: range) -> Iterator[tuple[Sequence[AliasHeaders], NDArray[np.int64]]]:
-    """Headers of some results in `span`, and which of them each result has."""
-    part = slice(span.start, span.stop)
-    if outcome.variants.marks is not None:
-        yield [kind.headers for kind in outcome.variants.kinds], outcome.variants.marks[part].astype(np.int64)
-    if outcome.cache_marks:
-        given = [(CACHE_HEADERS[mark],) if mark in CACHE_HEADERS else () for mark in range(1 + max(CACHE_HEADERS))]
-        yield given, np.frombuffer(outcome.cache_marks, np.uint8)[part].astype(np.int64)
 
 
 def _results(
@@ -252,17 +243,16 @@ def _results(
     values: Sequence[bytes],
     timestamps: Sequence[int],
     headers: dict[int, HeaderList],
-    variants: Sequence[AliasHeaders] | None,
+    further: FurtherHeaders,
 ) -> list[Outgoing]:
-    """Results with their usual headers, by timestamp, and those of their aliases; equal ones are one list."""
-    if variants is None:
+    """Results with their usual headers, by timestamp, and further ones; equal ones are one list."""
+    if not further:
         return [
             (key, value, headers[timestamp]) for key, value, timestamp in zip(keys, values, timestamps, strict=True)
         ]
-    by_variant = {
-        variant: {timestamp: [*usual, *variant] for timestamp, usual in headers.items()} for variant in set(variants)
+    kinds = list(zip(timestamps, *(marks.tolist() for _, marks in further), strict=True))
+    lists = {
+        kind: [*headers[kind[0]], *chain(*(given[mark] for (given, _), mark in zip(further, kind[1:], strict=True)))]
+        for kind in set(kinds)
     }
-    return [
-        (key, value, by_variant[variant][timestamp])
-        for key, value, timestamp, variant in zip(keys, values, timestamps, variants, strict=True)
-    ]
+    return [(key, value, lists[kind]) for key, value, kind in zip(keys, values, kinds, strict=True)]
