@@ -88,11 +88,7 @@ class RecordBlock(Sequence[BlockRecord]):
 
     def keys(self) -> list[bytes | None]:
         """The key of each record."""
-        keys: list[bytes | None] = list(self._spans("key"))
-        lengths = self.columns["key_length"]
-        if len(lengths) and lengths.min() < 0:
-            return [key if length >= 0 else None for key, length in zip(keys, lengths.tolist(), strict=True)]
-        return keys
+        return self.key_spans().or_none()
 
     def values(self) -> Spans:
         """The value of each record; empty if it is null."""

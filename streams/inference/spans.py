@@ -14,7 +14,8 @@ Places = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spans(Sequence[bytes]):
-    """The strings `content[starts[k] : ends[k]]`. Immutable."""
+    """The strings `content[starts[k] : ends[k]]`. Immutable. One that ends before it starts stands for a null, where
+    there may be some."""
 
     content: bytes
     starts: Places
@@ -59,6 +60,14 @@ class Spans(Sequence[bytes]):
         content = self.content
         spans = zip(self.starts.tolist(), self.ends.tolist(), strict=True)
         return iter([content[start:end] for start, end in spans])
+
+    def or_none(self) -> list[bytes | None]:
+        """The strings, with None for nulls."""
+        strings: list[bytes | None] = list(self)
+        given = self.ends >= self.starts
+        if given.all():
+            return strings
+        return [string if is_given else None for string, is_given in zip(strings, given.tolist(), strict=True)]
 
     @property
     def n_bytes(self) -> int:

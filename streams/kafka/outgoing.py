@@ -38,13 +38,12 @@ class OutgoingBlock(Sequence[Outgoing]):
     def __getitem__(self, index: int | slice) -> Outgoing | OutgoingBlock:
         if isinstance(index, slice):
             return OutgoingBlock(self.keys[index], self.values[index], self.headers, self.kinds[index].copy())
-        is_null = self.keys.ends[index] < self.keys.starts[index]
-        return None if is_null else self.keys[index], self.values[index], self.headers[self.kinds[index]]
+        (key,) = self.keys[index : index + 1].or_none()
+        return key, self.values[index], self.headers[self.kinds[index]]
 
     def __iter__(self) -> Iterator[Outgoing]:
-        given = (self.keys.ends >= self.keys.starts).tolist()
-        columns = zip(self.keys, given, self.values, self.kinds.tolist(), strict=True)
-        return iter([(key if has_key else None, value, self.headers[kind]) for key, has_key, value, kind in columns])
+        columns = zip(self.keys.or_none(), self.values, self.kinds.tolist(), strict=True)
+        return iter([(key, value, self.headers[kind]) for key, value, kind in columns])
 
 
 OutgoingRecords = list[Outgoing] | OutgoingBlock
