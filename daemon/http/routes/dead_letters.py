@@ -10,6 +10,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from inferd.daemon.http.core import json_response, tenant_of
+from inferd.daemon.http.routes.query_numbers import number_of
 from inferd.schemas.errors import InvalidValueError
 
 LISTED_MAX, LISTED_DEFAULT = 200, 20
@@ -89,10 +90,8 @@ def add_dead_letters(app: web.Application, dead_letters: DeadLetters) -> None:
 
 async def list_dead_letters(request: web.Request) -> web.StreamResponse:
     """The newest dead letters."""
-    tenant, text = tenant_of(request), request.query.get("last", str(LISTED_DEFAULT))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:20]) <= LISTED_MAX):
-        raise InvalidValueError(f"query last={text[:40]!r}: expected a whole number from 1 to {LISTED_MAX}")
-    found = await request.app[DEAD_LETTERS].newest(tenant, int(text), request.query.get("code"))
+    tenant, last = tenant_of(request), number_of(request, "last", LISTED_DEFAULT, LISTED_MAX)
+    found = await request.app[DEAD_LETTERS].newest(tenant, last, request.query.get("code"))
     return json_response({"dead_letters": found})
 
 

@@ -6,8 +6,8 @@ from aiohttp import web
 from msgspec import Struct
 
 from inferd.daemon.http.core import json_response, tenant_of
+from inferd.daemon.http.routes.query_numbers import number_of, optional_number
 from inferd.daemon.http.routes.services import Monitoring
-from inferd.schemas.errors import InvalidValueError
 from inferd.schemas.models import check_model_name
 from inferd.schemas.monitoring import Drift, WindowStats
 
@@ -49,14 +49,5 @@ async def show_drift(request: web.Request) -> web.StreamResponse:
 def asked_of(request: web.Request) -> tuple[str, int | None, int]:
     """The model, the version and the seconds that are asked for."""
     model_id = check_model_name(request.match_info["model_id"])
-    version = _number(request, "version", None, VERSION_MAX)
-    return model_id, version, _number(request, "since_s", SINCE_S, SINCE_S_MAX) or SINCE_S
-
-
-def _number(request: web.Request, name: str, default: int | None, most: int) -> int | None:
-    text = request.query.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:20]) <= most):
-        raise InvalidValueError(f"query {name}={text[:40]!r}: expected a whole number from 1 to {most}")
-    return int(text)
+    version = optional_number(request, "version", VERSION_MAX)
+    return model_id, version, number_of(request, "since_s", SINCE_S, SINCE_S_MAX)

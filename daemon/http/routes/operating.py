@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from inferd.daemon.http.core import Respond, json_response, tenant_of
 from inferd.daemon.http.routes.forwarding import is_forwarded
+from inferd.daemon.http.routes.query_numbers import number_of, optional_number
 from inferd.daemon.http.routes.services import Operating, PauseOverview, RedriveOptions
 from inferd.schemas.audit import Action, AuditRecord
 from inferd.schemas.errors import InvalidValueError
@@ -55,8 +56,8 @@ def add_operating(app: web.Application, operating: Operating) -> None:
 
 async def show_audit(request: web.Request) -> web.StreamResponse:
     """The newest actions of the last `since_s` seconds."""
-    since_s = _number(request, "since_s", SINCE_S, SINCE_S_MAX)
-    limit = _number(request, "limit", 100, RECORDS_MAX)
+    since_s = number_of(request, "since_s", SINCE_S, SINCE_S_MAX)
+    limit = number_of(request, "limit", 100, RECORDS_MAX)
     return json_response(AuditAnswer(await request.app[OPERATING].audit(tenant_of(request), since_s, limit)))
 
 
@@ -89,8 +90,8 @@ async def redrive(request: web.Request) -> web.StreamResponse:
         raise InvalidValueError(f"query dry_run={dry_run[:40]!r}: expected true or false")
     options = RedriveOptions(
         code=query.get("code"),
-        since_s=_number(request, "since_s", SINCE_S, SINCE_S_MAX) if "since_s" in query else None,
-        limit=_number(request, "limit", REDRIVEN_DEFAULT, REDRIVEN_MAX),
+        since_s=optional_number(request, "since_s", SINCE_S_MAX),
+        limit=number_of(request, "limit", REDRIVEN_DEFAULT, REDRIVEN_MAX),
         route=query.get("route"),
         dry_run=dry_run == "true",
     )
@@ -111,12 +112,3 @@ def audited(action: Action, respond: Respond) -> Respond:
         return response
 
     return respond_and_note
-
-
-def _number(request: web.Request, name: str, default: int, most: int) -> int:
-    text = request.query.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:20]) <= most):
-        raise InvalidValueError(f"query {name}={text[:40]!r}: expected a whole number from 1 to {most}")
-    return int(text)
