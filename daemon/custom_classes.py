@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from inferd.daemon.errors import error_text
 from inferd.daemon.settings import Settings, SettingsError
+from inferd.streams.named_class import find_class
 
 if TYPE_CHECKING:
     from inferd.daemon.http.local import ModelServer
@@ -41,7 +39,7 @@ class _Loader:
         if path is None:
             return None
         try:
-            found = _find(path)
+            found = find_class(path)
         except Exception as error:  # a user's module may raise anything at import
             log.exception("custom_class_failed", setting=variable, path=path)
             self.problems.append(f"{variable}={path} cannot be loaded: {error_text(error)}")
@@ -72,8 +70,6 @@ def load_custom(settings: Settings) -> CustomClasses:
     from inferd.daemon.http.local import ModelServer
     from inferd.streams.serving import BatchPredictor, RealtimePredictor, UserCode
 
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
     loader, limits = _Loader(), settings.streams().limits
     server = loader.load("INFERD_SERVER", settings.server, ModelServer)
     batch = loader.load("INFERD_BATCH_PREDICTOR", settings.batch_predictor, BatchPredictor)
@@ -99,11 +95,3 @@ def _routes_of(server: type[ModelServer], settings: Settings, custom: UserCode) 
     if batch is not None and type(made.batch_predictor) is BatchPredictor:
         made.batch_predictor = batch
     return made.app
-
-
-def _find(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    loaded = importlib.import_module(module)
-    if not hasattr(loaded, name):
-        raise AttributeError(f"module {module!r} has no {name!r}")
-    return getattr(loaded, name)

@@ -10,10 +10,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import importlib
 import json
 import ssl
-import sys
 import threading
 import time
 import urllib.error
@@ -23,7 +21,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -32,6 +29,7 @@ from aiokafka.errors import KafkaConnectionError
 
 from inferd.schemas.connection import client_context, read_password
 from inferd.schemas.oauth import AccessToken, OAuth, TokenProvider
+from inferd.streams.named_class import find_class
 
 TIMEOUT_S = 10.0
 REFRESH_SHARE = 0.8
@@ -155,11 +153,8 @@ def source_of(oauth: OAuth) -> Callable[[], AccessToken]:
 
 def load_provider(path: str) -> type[TokenProvider]:
     """The class that `module.Class` names; the working directory is on the import path. Raises `TokenError`."""
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
-    module, _, name = path.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
+        found = find_class(path)
     except Exception as error:  # a user's module may raise anything at import
         raise TokenError(f"the token provider {path} cannot be loaded: {_text(error)}", ("oauth_provider",)) from error
     if not (isinstance(found, type) and issubclass(found, TokenProvider)):
