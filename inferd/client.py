@@ -500,10 +500,7 @@ class Client:
         """
         topics = None
         if route is not None:
-            found = {each.name: each for each in await self.routes()}
-            if route not in found:
-                raise RouteNotFoundError(f"there is no route {route!r}; `inferd routes list` shows what there is")
-            topics = found[route].source.topics
+            topics = (await self._existing_route(route)).source.topics
         selection = Selection(code, since, limit, attempts_max)
         return await self._redrive.run(selection, topics, dry_run=dry_run, on_progress=on_progress)
 
@@ -549,8 +546,8 @@ class Client:
         wait, too; those over HTTP fail with `ModelNotReadyError`. `ModelNotFoundError`, `RouteNotFoundError`.
         """
         key = _pause_key(model, route)
-        if route is not None and route not in {each.name for each in await self.routes(timeout_s=timeout_s)}:
-            raise RouteNotFoundError(f"there is no route {route!r}; `inferd routes list` shows what there is")
+        if route is not None:
+            await self._existing_route(route, timeout_s)
         pause = Pause(at=int(time.time() * 1_000), by=self.audit.actor(changed_by).name, reason=reason)
         await self._model_changes.pause(key, pause, timeout_s)
         await self.audit.note("pause", f"{key.kind} {key.name}", changed_by=changed_by, reason=reason)
@@ -574,6 +571,13 @@ class Client:
     async def pauses(self, *, timeout_s: float = TIMEOUT_S) -> dict[PauseKey, Pause]:
         """What is paused: models and routes, since when and by whom."""
         return dict(sorted((await self.models(timeout_s=timeout_s)).pauses.items()))
+
+    async def _existing_route(self, name: str, timeout_s: float = TIMEOUT_S) -> Route:
+        """The route; `RouteNotFoundError`."""
+        for route in await self.routes(timeout_s=timeout_s):
+            if route.name == name:
+                return route
+        raise RouteNotFoundError(f"there is no route {name!r}; `inferd routes list` shows what there is")
 
     async def _note_alias(self, key: AliasKey, changed: Alias, change: str, changed_by: str | None) -> Alias:
         await self.audit.note(
