@@ -30,9 +30,7 @@ def node_kill(system: System, rng: random.Random) -> None:
     """SIGKILL of a node, which comes back after a while with its data."""
     node = _node(system, rng)
     node.kill()
-    _absent(system, rng)
-    node.start()
-    _returned(system)
+    _comes_back(system, rng, node)
 
 
 @fault("nodes", recovers_within_s=90.0, bears_kills=True)
@@ -40,9 +38,7 @@ def node_stop(system: System, rng: random.Random) -> None:
     """A graceful stop of a node, which comes back after a while."""
     node = _node(system, rng)
     node.stop()
-    _absent(system, rng)
-    node.start()
-    _returned(system)
+    _comes_back(system, rng, node)
 
 
 @fault("nodes", recovers_within_s=90.0, bears_kills=True)
@@ -68,9 +64,7 @@ def node_disk_full(system: System, rng: random.Random) -> None:
     # Without being root: files of the process cannot grow beyond a size that they already have.
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (ROOM_BYTES, resource.RLIM_INFINITY))
     until(lambda: node.wait(0) is not None, ENDS_WITHIN_S, "a node without room ends")
-    _absent(system, rng)
-    node.start()
-    _returned(system)
+    _comes_back(system, rng, node)
 
 
 @fault("nodes", recovers_within_s=60.0, bears_kills=True)
@@ -91,6 +85,13 @@ def leader_elections(system: System, rng: random.Random) -> None:
 def _node(system: System, rng: random.Random) -> EmbeddedKafka:
     assert isinstance(system.kafka, ClusterKafka), "it has no nodes"
     return rng.choice(system.kafka.nodes)
+
+
+def _comes_back(system: System, rng: random.Random, node: EmbeddedKafka) -> None:
+    """Waits while a node is away, and starts it again."""
+    _absent(system, rng)
+    node.start()
+    _returned(system)
 
 
 def _absent(system: System, rng: random.Random) -> None:
