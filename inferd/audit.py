@@ -50,7 +50,7 @@ class AuditLog:
             logger.warning("%s of %s was done, but is not in the audit: %s", action, subject, error.message)
 
     def actor(self, changed_by: str | None = None) -> Actor:
-        """On whose behalf this task acts."""
+        """The actor that this task acts for."""
         return current_actor() or Actor(changed_by or default_author(), f"kafka {self._client_id}")
 
     async def read(self, since: datetime | None = None) -> AsyncGenerator[AuditRecord, None]:

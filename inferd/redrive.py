@@ -1,8 +1,8 @@
 """Redrives dead letters: sends them again to the topic that they were read from.
 
-Each batch is one transaction of the records and of an audit record that names their dead letters. Whoever redrives
-first fences everybody else who does, and then reads those audit records: a dead letter is redriven once, also if a
-redrive is killed and repeated.
+Each batch is one transaction of the records and of an audit record that names their dead letters. A redrive first
+fences all earlier ones, and then reads their audit records: a dead letter is redriven once, also if a redrive is killed
+and repeated.
 """
 
 from __future__ import annotations
@@ -92,9 +92,7 @@ class Redrive:
             try:
                 await self._transaction(run.producer, chosen)
             except ProducerFenced as error:
-                raise ServerError(
-                    "another redrive of this tenant has started, and goes on instead of this one"
-                ) from error
+                raise ServerError("another redrive of this tenant has started and has ended this one") from error
             except FAULTS as error:
                 raise self._cluster.typed(error, "redriving dead letters") from error
         run.sent += len(chosen)

@@ -120,7 +120,7 @@ class Settings:
     kafka_oauth_token_file: str | None = setting(
         kind.file(),
         None,
-        "File with a token for OAUTHBEARER, read before each authentication: whoever issues tokens replaces it.",
+        "File with a token for OAUTHBEARER, read before each authentication, so that it can be replaced at any time.",
         "Kafka",
     )
     kafka_oauth_token_url: str | None = setting(

@@ -176,7 +176,7 @@ def expiry_of_jwt(token: str) -> float | None:
 
 
 def _of_file(path: str) -> AccessToken:
-    """A token that whoever rotates the file may replace at any time: it is used once."""
+    """The token in a file, which may be replaced at any time: it is used once."""
     try:
         token = read_password(path).strip()
     except (OSError, UnicodeError) as error:
