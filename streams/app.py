@@ -46,6 +46,7 @@ from inferd.streams.kafka import (
 from inferd.streams.lane import PUBLISH_ERRORS, Lane, LaneContext, describe
 from inferd.streams.models.follower import ModelFollower
 from inferd.streams.models.rejections import Rejections
+from inferd.streams.requests import RequestProcessor, share_of
 from inferd.streams.routes import RouteService, RouteTable
 from inferd.streams.routes.schema_registry import SchemaCache, SchemaRegistryClient
 from inferd.streams.serving import UserCode
@@ -155,6 +156,7 @@ class Streams:
         follower.on_demand.on_change = self._resume_requests
         for parts in self.tenants.values():
             parts.requests.shadows = shadows
+            parts.requests.quota.share_of_worker = partial(self._share, parts.requests)
             parts.requests.direct.wake = partial(lane.wake, parts.requests.topic)
         self.admission.admit(follower)
         routes = self.routes = compose_routes(
@@ -337,6 +339,10 @@ class Streams:
     def _exclude(self, topics: frozenset[str]) -> None:
         if self._app is not None:
             self._consumer().exclude(topics)
+
+    def _share(self, requests: RequestProcessor) -> float:
+        """The share of this worker of the quota of a tenant."""
+        return share_of(len(requests.owned), self.topics.partitions_of(requests.topic))
 
     def _owned_jobs(self) -> Mapping[str, JobStore]:
         return {tenant: parts.jobs.owned for tenant, parts in self.tenants.items()}

@@ -133,7 +133,7 @@ def compose_tenants(  # noqa: PLR0915  (one statement for each part)
         jobs = compose_jobs(settings, tenant, jobs_table, catalog, reader, measures, destinations, process_batch)
         jobs.owned.slices = slices
         jobs.chunks.on_demand = follower.on_demand
-        requests.quota = Quota(settings.quota.requests_per_s, settings.quota.bytes_per_s)
+        requests.quota = Quota(settings.quota.requests_per_s.of(tenant), settings.quota.bytes_per_s.of(tenant))
         requests.pauses = jobs.chunks.pauses = follower.pauses[tenant]
         windows = make_table(app, settings, tenant, "model-windows", directory)
         rollouts_table = make_table(app, settings, tenant, "rollouts", directory)

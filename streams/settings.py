@@ -120,11 +120,26 @@ class CacheSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class QuotaSettings:
-    """What each tenant may have scored by one worker; 0: unlimited."""
+class TenantRates:
+    """A rate for every tenant, and others for some by name; 0: unlimited."""
 
-    requests_per_s: float = 0.0
-    bytes_per_s: float = 0.0
+    default: float = 0.0
+    by_tenant: tuple[tuple[str, float], ...] = ()
+
+    def of(self, tenant: str) -> float:
+        """The rate of one tenant."""
+        return dict(self.by_tenant).get(tenant, self.default)
+
+
+UNLIMITED = TenantRates()
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaSettings:
+    """What tenants may have scored by all workers together."""
+
+    requests_per_s: TenantRates = UNLIMITED
+    bytes_per_s: TenantRates = UNLIMITED
 
 
 NO_URL = "http://127.0.0.1"

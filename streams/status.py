@@ -19,6 +19,7 @@ from inferd.streams.inference.cache import CacheSnapshot
 from inferd.streams.labels import OUTCOMES
 from inferd.streams.lane import Lane, Partition
 from inferd.streams.models.follower import ModelFollower
+from inferd.streams.requests import Quota
 from inferd.streams.routes import RouteService
 from inferd.streams.settings import StreamSettings
 from inferd.streams.shadow import Shadows
@@ -35,6 +36,7 @@ from inferd.streams.telemetry import (
     PartitionSnapshot,
     PauseSnapshot,
     Phase,
+    QuotaSnapshot,
     RolloutsSnapshot,
     RouteSnapshot,
     StreamsSnapshot,
@@ -103,6 +105,11 @@ def take_snapshot(streams: StreamsView, phase: Phase, phase_for_s: float) -> Str
         commit_failures=measures.commit_failures,
         records_missing=measures.records_missing,
         cache=_caches(streams),
+        quotas=tuple(
+            _quota(tenant, parts.requests.quota)
+            for tenant, parts in streams.tenants.items()
+            if parts.requests.quota.limited
+        ),
         jobs=tuple(_jobs(tenant, parts) for tenant, parts in streams.tenants.items()),
         capture=_capture(streams),
         labels={
@@ -199,15 +206,14 @@ def _lag(partition: Partition, end: int) -> int:
 def _tenants(streams: StreamsView) -> tuple[TenantSnapshot, ...]:
     if streams.lane is None:
         return ()
-    return tuple(_with_quota(streams, each) for each in streams.lane.tenant_snapshots())
+    return streams.lane.tenant_snapshots()
 
 
-def _with_quota(streams: StreamsView, found: TenantSnapshot) -> TenantSnapshot:
-    parts = streams.tenants.get(found.tenant)
-    if parts is None or not parts.requests.quota.limited:
-        return found
-    quota = parts.requests.quota
-    return msgspec.structs.replace(found, quota_delays=quota.delays, quota_refused=quota.refused)
+def _quota(tenant: str, quota: Quota) -> QuotaSnapshot:
+    requests, n_bytes = quota.used_per_s()
+    return QuotaSnapshot(
+        tenant, quota.requests_per_s, quota.bytes_per_s, quota.share, requests, n_bytes, quota.delays, quota.refused
+    )
 
 
 def _capture(streams: StreamsView) -> tuple[CaptureSnapshot, ...]:

@@ -39,7 +39,7 @@ def view_of(answer: Json) -> View:
     return View(
         tuple(_summary(workers, len(answer["workers"]))),
         tuple(dict.fromkeys(_trouble(answer))),
-        (_workers(answer), _lags(workers), _models(workers), _jobs(workers), _routes(workers)),
+        (_workers(answer), _lags(workers), _models(workers), _jobs(workers), _quotas(workers), _routes(workers)),
     )
 
 
@@ -163,6 +163,26 @@ def _jobs(workers: Sequence[Json]) -> Section:
         if any(total.values()):
             rows.append((tenant, *map(_number, total.values())))
     return Section("jobs", ("tenant", "open", "open rows", "rows done", "rows failed"), rows)
+
+
+def _quotas(workers: Sequence[Json]) -> Section:
+    by_tenant: dict[str, list[Json]] = defaultdict(list)
+    for status in workers:
+        for quota in status.get("quotas", ()):
+            by_tenant[quota["tenant"]].append(quota)
+
+    def used(found: list[Json], name: str) -> str | None:
+        limit = found[0][f"{name}_per_s"]
+        return f"{_number(sum(each[f'used_{name}_per_s'] for each in found))} of {_number(limit)}" if limit else None
+
+    rows = [
+        (
+            tenant, used(found, "requests"), used(found, "bytes"), _number(sum(each["delayed"] for each in found)),
+            _number(sum(each["refused"] for each in found)),
+        )
+        for tenant, found in sorted(by_tenant.items())
+    ]  # fmt: skip
+    return Section("quotas", ("tenant", "requests/s", "bytes/s", "delayed", "refused"), list(rows))
 
 
 def _routes(workers: Sequence[Json]) -> Section:

@@ -15,6 +15,7 @@ from inferd.daemon.settings.settings import Settings, settings_table
 from inferd.daemon.settings.table import SettingsError
 from inferd.schemas.errors import ServerError
 from inferd.streams.connection import TokenError, load_provider
+from inferd.streams.settings import TenantRates
 
 
 class Bound(NamedTuple):
@@ -222,6 +223,13 @@ def _worker_problems(settings: Settings) -> Iterator[str]:
             f" {_shown(settings, 'monitor_windows_h')} hours. Set INFERD_MONITOR_WINDOWS_H to"
             f" {math.ceil(settings.labels_window_s / 3_600)} or more"
         )
+    for field in ("quota_requests_per_s", "quota_bytes_per_s"):
+        rates: TenantRates = getattr(settings, field)
+        if unknown := sorted({tenant for tenant, _ in rates.by_tenant}.difference(settings.tenants)):
+            yield (
+                f"{_shown(settings, field)} is not allowed: {', '.join(unknown)} is not in"
+                f" {_shown(settings, 'tenants')}"
+            )
     yield from _http_problems(settings)
     yield from _registry_problems(settings)
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args
 
 from inferd.schemas.errors import InvalidIdError
 from inferd.schemas.topics import check_topic_part
+from inferd.streams.settings import TenantRates
 
 N = TypeVar("N", int, float)
 TRUE_WORDS = frozenset({"true", "yes", "on", "1"})
@@ -158,6 +159,31 @@ def tenants() -> Kind:
 
     allowed = "different names separated by commas, each 1 to 63 of a-z 0-9 _ -, not starting with _ or -"
     return Kind("names", allowed, read, ",".join)
+
+
+def tenant_rates(most: float) -> Kind:
+    """`rate[,tenant=rate…]`: the rate of all tenants, by default 0, and those of some by name."""
+    rate = number(0, most)
+
+    def read(value: str) -> TenantRates:
+        default, by_tenant = 0.0, dict[str, float]()
+        for place, part in enumerate(_parts(value)):
+            tenant, equals, text = part.partition("=")
+            if not equals and place:
+                raise ValueError(value)
+            if not equals:
+                default = rate.read(part)
+            elif _topic_part("tenant", tenant) in by_tenant:
+                raise ValueError(value)
+            else:
+                by_tenant[tenant] = rate.read(text)
+        return TenantRates(default, tuple(by_tenant.items()))
+
+    def show(value: TenantRates) -> str:
+        return ",".join([rate.show(value.default), *(f"{tenant}={rate.show(of)}" for tenant, of in value.by_tenant)])
+
+    allowed = f"a number{_range(0, most)}, then `tenant=number` for tenants with another one, separated by commas"
+    return Kind("rates", allowed, read, show)
 
 
 def topics() -> Kind:

@@ -44,6 +44,7 @@ from inferd.streams.settings import (
     RouteSettings,
     Store,
     StreamSettings,
+    TenantRates,
     TopicSettings,
     TrialSettings,
 )
@@ -299,16 +300,16 @@ class Settings:
         "Processing",
     )
 
-    quota_requests_per_s: float = setting(
-        kind.number(0, 10**9),
+    quota_requests_per_s: TenantRates = setting(
+        kind.tenant_rates(10**9),
         _QUOTA.requests_per_s,
-        "Requests a second that each worker scores for each tenant; 0: unlimited.",
+        "Requests a second that all workers together score for each tenant; 0: unlimited.",
         "Processing",
     )
-    quota_bytes_per_s: float = setting(
-        kind.number(0, 10**12),
+    quota_bytes_per_s: TenantRates = setting(
+        kind.tenant_rates(10**12),
         _QUOTA.bytes_per_s,
-        "Bytes a second of requests that each worker scores for each tenant; 0: unlimited.",
+        "Bytes a second of requests that all workers together score for each tenant; 0: unlimited.",
         "Processing",
     )
 

@@ -23,6 +23,7 @@ from inferd.streams.telemetry import (
     ModelSnapshot,
     PartitionSnapshot,
     Phase,
+    QuotaSnapshot,
     RouteSnapshot,
     RouteState,
     ShadowSnapshot,
@@ -168,6 +169,15 @@ def labels(scrape: Scrape) -> Samples:
     """Labels by tenant and outcome."""
     found = scrape.snapshot.labels if scrape.snapshot else {}
     return [((tenant, outcome), count) for tenant, counts in found.items() for outcome, count in counts.items()]
+
+
+def of_quotas(name: str, type_: MetricType, meaning: str, value: Callable[[QuotaSnapshot], float]) -> MetricInfo:
+    """A metric with a sample per tenant that has a quota."""
+
+    def read(scrape: Scrape) -> Samples:
+        return [((item.tenant,), value(item)) for item in scrape.snapshot.quotas] if scrape.snapshot else []
+
+    return MetricInfo(name, type_, ("tenant",), meaning, read)
 
 
 def of_capture(name: str, meaning: str, value: Callable[[CaptureSnapshot], float]) -> MetricInfo:

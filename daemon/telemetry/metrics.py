@@ -21,6 +21,7 @@ from inferd.daemon.telemetry.metric_readers import (
     of_models,
     of_partitions,
     of_process,
+    of_quotas,
     of_routes,
     of_shadows,
     of_streams,
@@ -151,17 +152,29 @@ METRICS: tuple[MetricInfo, ...] = (
         "Aliases that point at a version that is not deployed: requests to them fail with `version_not_found`.",
         dangling_aliases,
     ),
-    of_tenants(
+    of_quotas(
+        "inferd_quota_requests_per_second",
+        "gauge",
+        "The part of the tenant's quota of requests that this worker may use; 0: unlimited.",
+        lambda q: q.requests_per_s * q.share,
+    ),
+    of_quotas(
+        "inferd_quota_bytes_per_second",
+        "gauge",
+        "The part of the tenant's quota of bytes that this worker may use; 0: unlimited.",
+        lambda q: q.bytes_per_s * q.share,
+    ),
+    of_quotas(
         "inferd_quota_delays_total",
         "counter",
         "How often records were left in their topic for later, because of the tenant's quota.",
-        lambda t: t.quota_delays,
+        lambda q: q.delayed,
     ),
-    of_tenants(
+    of_quotas(
         "inferd_quota_refused_total",
         "counter",
         "Requests over HTTP beyond the tenant's quota.",
-        lambda t: t.quota_refused,
+        lambda q: q.refused,
     ),
     MetricInfo(
         "inferd_paused",

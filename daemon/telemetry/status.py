@@ -31,6 +31,7 @@ from inferd.streams.telemetry import (
     ModelSnapshot,
     PartitionSnapshot,
     PauseSnapshot,
+    QuotaSnapshot,
     RolloutsSnapshot,
     RouteSnapshot,
     ShadowSnapshot,
@@ -53,6 +54,7 @@ COPIED = (
     "aliases",
     "dangling_aliases",
     "pauses",
+    "quotas",
     "model_memory",
     "batches",
     "batch_rows_last",
@@ -148,6 +150,8 @@ class Status(msgspec.Struct, frozen=True):
     aliases: tuple[AliasSnapshot, ...] = ()
     dangling_aliases: tuple[DanglingAlias, ...] = ()
     pauses: tuple[PauseSnapshot, ...] = ()
+    quotas: tuple[QuotaSnapshot, ...] = ()
+    """Of tenants that have one."""
     model_formats: tuple[FormatReport, ...] = ()
     """Filled in by the route: reading the metadata of all packages takes time."""
     model_memory: ModelMemorySnapshot = ModelMemorySnapshot()

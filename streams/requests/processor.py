@@ -68,6 +68,8 @@ class RequestProcessor:
         """Loads models that are not loaded; None if all are."""
         self.quota = Quota()
         """How much is scored a second."""
+        self.owned: set[int] = set()
+        """The partitions that are open here."""
         self.pauses = Pauses()
         """Models whose requests wait."""
         self.shadows: Shadows | None = None
@@ -267,10 +269,12 @@ class RequestProcessor:
             self.predictions.keep(number, changes)
 
     async def opened(self, number: int) -> None:
+        self.owned.add(number)
         if self.predictions is not None:
             await self.predictions.open(number)
 
     def closed(self, number: int) -> None:
+        self.owned.discard(number)
         if self.predictions is not None:
             self.predictions.close(number)
 

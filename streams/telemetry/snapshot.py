@@ -203,12 +203,27 @@ class TenantSnapshot(msgspec.Struct, frozen=True):
     bytes_out: int
     direct: int = 0
     """The part of `requests_in` received over HTTP."""
-    quota_delays: int = 0
-    """How often records were left in their topic for later, because of the tenant's quota."""
-    quota_refused: int = 0
-    """Requests over HTTP beyond the quota; they are in no other number."""
     model_errors: tuple[ModelErrors, ...] = ()
     """The part of `errors` from requests to a deployed version."""
+
+
+class QuotaSnapshot(msgspec.Struct, frozen=True):
+    """The quota of one tenant; limits are those of all workers together, everything else is of this worker."""
+
+    tenant: str
+    requests_per_s: float
+    """0: unlimited."""
+    bytes_per_s: float
+    """0: unlimited."""
+    share: float
+    """The part of the limits that this worker may use: its share of the tenant's request partitions."""
+    used_requests_per_s: float
+    """Over the last ten seconds, as `used_bytes_per_s`."""
+    used_bytes_per_s: float
+    delayed: int
+    """How often records were left in their topic for later, since the start."""
+    refused: int
+    """Requests over HTTP, since the start; they are in no other number."""
 
 
 class CaptureSnapshot(msgspec.Struct, frozen=True):
@@ -315,6 +330,8 @@ class StreamsSnapshot(msgspec.Struct, frozen=True):
     aliases: tuple[AliasSnapshot, ...] = ()
     dangling_aliases: tuple[DanglingAlias, ...] = ()
     pauses: tuple[PauseSnapshot, ...] = ()
+    quotas: tuple[QuotaSnapshot, ...] = ()
+    """Of tenants that have one."""
     cache: tuple[CacheSnapshot, ...] = ()
     jobs: tuple[JobsSnapshot, ...] = ()
     restoring: int | None = None

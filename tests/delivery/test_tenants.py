@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from tests.fixtures.workers import Cluster, StartWorker, TrainedModel
+from tests.fixtures.http_client import Answer, ask
+from tests.fixtures.workers import Cluster, StartWorker, TrainedModel, Worker
 
 TENANTS = ("healthy", "missing", "slow", "huge")
 REQUESTS = 40
@@ -101,3 +102,45 @@ def predictions(cluster: Cluster) -> dict[int, Any]:
 
 def completed(statuses: list[Any]) -> bool:
     return bool(statuses) and b"completed" in statuses[-1].value()
+
+
+def test_a_tenant_over_its_quota_waits_and_loses_nothing_and_others_do_not_notice(
+    kafka: str, namespace: str, start_worker: StartWorker, model: TrainedModel
+) -> None:
+    """Two workers share the quota of 10 requests a second: 20 at once, then 20 over two seconds."""
+    clusters = {tenant: Cluster(kafka, namespace, tenant) for tenant in ("limited", "free")}
+    for cluster in clusters.values():
+        cluster.create_topics()
+        cluster.deploy(model)
+    workers = [
+        start_worker(clusters["free"], tenants=",".join(clusters), quota_requests_per_s="0,limited=10")
+        for _ in range(2)
+    ]
+    for worker in workers:
+        worker.wait_ready()
+    rows = np.random.default_rng(4).normal(size=(REQUESTS, model.n_features))
+    expected = dict(zip(range(REQUESTS), model.booster.predict(rows, num_threads=1).tolist(), strict=True))
+    for cluster in clusters.values():
+        send(cluster, rows, job=False)
+    assert predictions(clusters["free"]) == expected
+    assert predictions(clusters["limited"]) == expected, "delayed, and not refused"
+    stamps = {tenant: [r.timestamp()[1] for r in cluster.read_all("results")] for tenant, cluster in clusters.items()}
+    took_s = {tenant: (max(each) - min(each)) / 1_000 for tenant, each in stamps.items()}
+    assert took_s["limited"] > 1.5 > took_s["free"]
+
+    body = msgspec.json.encode({"input_data": rows[0].tolist()})
+
+    def predict(worker: Worker, tenant: str) -> Answer:
+        return ask(worker, "POST", "/predict/demo", body, Content_Type="application/json", Inferd_Tenant=tenant)
+
+    answers = [predict(worker, "limited") for worker in workers for _ in range(40)]
+    refused = sum(answer.status == 429 for answer in answers)
+    assert refused > 0
+    assert {answer.status for answer in answers} <= {200, 429}
+    assert all(b"quota_exceeded" in answer.body for answer in answers if answer.status == 429)
+    assert [predict(worker, "free").status for worker in workers] == [200, 200]
+    quotas = [quota for worker in workers for quota in worker.get("/status")[1]["quotas"]]
+    assert {(each["tenant"], each["requests_per_s"]) for each in quotas} == {("limited", 10)}
+    assert sum(each["share"] for each in quotas) == 1
+    assert sum(each["refused"] for each in quotas) == refused
+    assert sum(each["delayed"] for each in quotas) > 0

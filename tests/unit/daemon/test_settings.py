@@ -381,3 +381,21 @@ def test_settings_of_oauth(tmp_path: Path) -> None:
     settings = Settings.from_environment({}, {**sasl, "kafka_oauth_token_file": str(file)})
     with pytest.raises(SettingsError, match="has no effect without INFERD_KAFKA_SASL_MECHANISM=OAUTHBEARER"):
         check_connection(settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "default", "of_a", "shown"),
+    [("5", 5, 5, "5"), ("5,a=0", 5, 0, "5,a=0"), ("a=2.5", 0, 2.5, "0,a=2.5"), ("1, a=2, b=3", 1, 2, "1,a=2,b=3")],
+)
+def test_rates_by_tenant(text: str, default: float, of_a: float, shown: str) -> None:
+    rates = Settings.from_environment({"INFERD_QUOTA_REQUESTS_PER_S": text}).quota_requests_per_s
+    assert (rates.of("other"), rates.of("a")) == (default, of_a)
+    (info,) = (info for info in settings_table() if info.field == "quota_requests_per_s")
+    assert info.kind.show(rates) == shown
+    assert info.kind.read(shown) == rates
+
+
+@pytest.mark.parametrize("text", ["-1", "x", "a=", "a=1,a=2", "a=1,5", "A=1", "1,2", "=3", "nan"])
+def test_rates_that_are_none(text: str) -> None:
+    with pytest.raises(SettingsError, match="INFERD_QUOTA_BYTES_PER_S"):
+        Settings.from_environment({"INFERD_QUOTA_BYTES_PER_S": text})

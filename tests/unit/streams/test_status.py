@@ -12,6 +12,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.errors import QuotaExceededError
 from inferd.schemas.models.model import Alias, SplitShare
 from inferd.schemas.models.pause import Pause, PauseKey
 from inferd.streams.inference.cache.cache import CacheSnapshot
@@ -297,6 +298,18 @@ def tenant_parts(*usages: CacheSnapshot, **jobs: Any) -> Any:
         capture=None,
         labels=None,
     )
+
+
+def test_quotas_of_tenants_that_have_one(streams: FakeStreams) -> None:
+    streams.tenants |= {"default": tenant_parts(), "acme": tenant_parts()}
+    quota = streams.tenants["acme"].requests.quota = Quota(requests_per_s=1)
+    quota.share_of_worker = lambda: 0.5
+    quota.check(10)
+    with pytest.raises(QuotaExceededError, match=r"\(1 requests a second, of which this worker has 50%\)"):
+        quota.check(10)
+    (found,) = streams.snapshot().quotas
+    assert (found.tenant, found.requests_per_s, found.bytes_per_s, found.share) == ("acme", 1, 0, 0.5)
+    assert (found.delayed, found.refused) == (0, 1)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from inferd.daemon.cli.top import _screen, top
 from inferd.daemon.cli.top_view import json_of, view_of
 from inferd.daemon.settings.settings import Settings
 from inferd.daemon.telemetry.status import StatusBoard
-from inferd.streams.telemetry.snapshot import PauseSnapshot
+from inferd.streams.telemetry.snapshot import PauseSnapshot, QuotaSnapshot
 from tests.unit.daemon.fake_streams import FakeStreams, jobs, model, partition, snapshot, tenant
 
 
@@ -63,3 +63,11 @@ def test_a_worker_that_is_not_there_is_an_error_with_its_address() -> None:
     assert "http://127.0.0.1:1 does not answer" in str(done.exception)
     wrong = CliRunner().invoke(top, ["--once", "--url", "file:///etc/passwd"])
     assert wrong.exit_code == 2
+
+
+def test_quotas_add_up_over_the_workers() -> None:
+    quota = QuotaSnapshot("acme", 100, 0, 0.5, 20, 1_000, 3, 4)
+    found = json_of(view_of(answer(status("w1", quotas=(quota,)), status("w2", quotas=(quota,)))))
+    assert found["quotas"] == [
+        {"tenant": "acme", "requests/s": "40 of 100", "bytes/s": None, "delayed": "6", "refused": "8"}
+    ]

@@ -18,6 +18,7 @@ from inferd.streams.telemetry.snapshot import (
     ModelErrors,
     ModelMemorySnapshot,
     PauseSnapshot,
+    QuotaSnapshot,
     Step,
     StreamsSnapshot,
 )
@@ -231,7 +232,10 @@ def test_every_sample_is_a_documented_metric_with_its_labels() -> None:
     found = set()
     partitions = partition(), partition("inferd.default.model-stats", lifecycle=True)
     paused = (PauseSnapshot("default", "model", "churn", 1, "ana"),)
-    given = snapshot(queue=histogram(1, 0, 0, 0), model_memory=memory, partitions=partitions, pauses=paused)
+    quotas = (QuotaSnapshot("default", 10, 0, 0.5, 1, 100, 2, 3),)
+    given = snapshot(
+        queue=histogram(1, 0, 0, 0), model_memory=memory, partitions=partitions, pauses=paused, quotas=quotas
+    )
     for name, labels in scrape(given):
         if name.startswith("inferd_"):
             base = name

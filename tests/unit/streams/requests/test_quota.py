@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd.schemas.errors import QuotaExceededError
-from inferd.streams.requests.quota import BURST_S, Quota
+from inferd.streams.requests.quota import BURST_S, Quota, share_of
 from tests.fixtures.lane import Bench, request, tp
 
 
@@ -41,7 +41,9 @@ def test_bytes_are_counted_and_a_large_request_is_paid_later() -> None:
     clock = Clock()
     quota = Quota(bytes_per_s=100, clock=clock)
     quota.check(1_000)
-    with pytest.raises(QuotaExceededError, match=r"\(100 bytes a second and worker\) is used up: retry in 9\.1 s"):
+    with pytest.raises(
+        QuotaExceededError, match=r"\(100 bytes a second, of which this worker has 100%\) is used up: retry in 9\.1 s"
+    ):
         quota.check(10)
     clock.now = 9.2
     quota.check(10)
@@ -69,3 +71,56 @@ async def test_records_beyond_it_stay_in_their_partition_in_order(bench: Bench) 
     assert [result["id"] for result in bench.results()] == [f"r0.{n}" for n in range(5)]
     assert bench.tenant.quota.delays >= 2
     await bench.until(lambda: bench.consumer.committed_offsets.get(tp(0)) == 5)
+
+
+@given(
+    st.floats(8, 200),
+    st.lists(st.tuples(st.floats(0, 3), st.lists(st.integers(0, 3), min_size=4, max_size=4)), max_size=30),
+)
+def test_workers_together_pass_no_more_than_the_quota_while_partitions_move(
+    rate: float, steps: list[tuple[float, list[int]]]
+) -> None:
+    """Each step assigns four partitions to four workers, all of which then score as much as they may."""
+    clock, passed = Clock(), 0
+    quotas = [Quota(rate, clock=clock) for _ in range(4)]
+    owned = [0, 1, 2, 3]
+    for number, quota in enumerate(quotas):
+        quota.share_of_worker = lambda number=number: share_of(owned.count(number), 4)  # type: ignore[misc]
+    moves = 0
+    for pause_s, owners in steps:
+        moves += sum(a != b for a, b in zip(owned, owners, strict=True))
+        owned[:] = owners
+        clock.now += pause_s
+        for number in set(owned):
+            passed += len(quotas[number].within([request(n) for n in range(400)]))
+        # A worker that gets a partition continues with what it has; a burst may move with each of them.
+        assert passed <= rate * clock.now + 4 * max(1.0, rate * BURST_S) * (1 + moves) + 1e-6
+
+
+def test_a_change_of_the_share_grants_no_burst() -> None:
+    clock, shares = Clock(), [1.0]
+    quota = Quota(100, clock=clock)
+    quota.share_of_worker = lambda: shares[-1]
+    records = [request(n) for n in range(200)]
+    assert len(quota.within(records)) == 100
+    for share in (0.25, 1.0, 0.5, 1.0):
+        shares.append(share)
+        assert len(quota.within(records)) == 0
+    clock.now = 0.5
+    assert len(quota.within(records)) == 50
+
+
+def test_the_share_of_a_worker() -> None:
+    assert [share_of(owned, 4) for owned in range(5)] == [0.25, 0.25, 0.5, 0.75, 1.0]
+    assert share_of(2, 0) == 1.0, "the topics are not known yet"
+
+
+def test_what_was_used_is_that_of_the_last_seconds() -> None:
+    clock = Clock()
+    quota = Quota(100, clock=clock)
+    for second in range(30):
+        clock.now = second
+        quota.within([request(n) for n in range(20)])
+    assert quota.used_per_s()[0] == 20
+    clock.now = 60
+    assert quota.used_per_s() == (0, 0)
