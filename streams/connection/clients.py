@@ -5,6 +5,9 @@
   addresses.
 - Attempts to connect back off, for all clients together (`streams/connection/attempts.py`), and take at most
   `SETUP_TIMEOUT_S`.
+- A broker that hangs, or that a broken network hides, is avoided while others are known to answer: by bootstraps, and
+  by requests that any broker can answer. aiokafka's client would ask it again and again, each time until a timeout, and
+  in the meantime connect to no other broker, either.
 - Password files are read before each connection, and TLS files that have changed (`streams/connection/tls.py`).
 - Tokens are fetched before they expire (`oauth.py`), and sessions that end are renewed (`authentication.py`).
 - After a reset, the transport of a connection is closed some moments before its reader notices. In that time asyncio's
@@ -16,26 +19,29 @@
   to retry: its caller would seem to be cancelled.
 
 Private names used, each covered by `tests/unit/streams/connection/test_clients.py`: `AIOKafkaConnection.send` and
-`connect`, `AIOKafkaClient.bootstrap`, `coordinator_lookup`, `_get_conn` and `_metadata_update`, `Fetcher.close`
-(replaced), which all clients use; `Fetcher._fetch_task` and `_pending_tasks`; `AIOKafkaConnection._writer` and
-`_sasl_plain_password`; `_security_protocol`, `_sasl_plain_username`, `_sasl_oauth_token_provider` and `_ssl_context`
-of both; `AIOKafkaClient._conns`
-and `_bootstrap_servers`; `ClusterMetadata._bootstrap_brokers`.
+`connect`, `AIOKafkaClient.bootstrap`, `hosts`, `send`, `get_random_node`, `coordinator_lookup`, `_get_conn` and
+`_metadata_update`, `Fetcher.close` (replaced), which all clients use; `AIOKafkaClient._get_conn_lock_value`;
+`Fetcher._fetch_task` and `_pending_tasks`; `AIOKafkaConnection._writer` and `_sasl_plain_password`;
+`_security_protocol`, `_sasl_plain_username`, `_sasl_oauth_token_provider` and `_ssl_context` of both;
+`AIOKafkaClient._conns` and `_bootstrap_servers`; `ClusterMetadata._bootstrap_brokers`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
+from contextlib import nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.conn import AIOKafkaConnection, CloseReason, collect_hosts
 from aiokafka.consumer.fetcher import Fetcher
-from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError
+from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError, RequestTimedOutError
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import BrokerMetadata
 
@@ -60,10 +66,15 @@ _stock_send: Any = AIOKafkaConnection.send
 _stock_connect: Any = AIOKafkaConnection.connect
 _stock_lookup: Any = AIOKafkaClient.coordinator_lookup
 _stock_bootstrap: Any = AIOKafkaClient.bootstrap
+_stock_hosts: Any = AIOKafkaClient.hosts
+_stock_client_send: Any = AIOKafkaClient.send
+_stock_random_node: Any = AIOKafkaClient.get_random_node
 _stock_get_conn: Any = AIOKafkaClient._get_conn
-_stock_metadata_update: Any = AIOKafkaClient._metadata_update
+_stock_metadata_update: Any = AIOKafkaClient._metadata_update  # tests put it back
 _stock_close_fetcher: Any = Fetcher.close
 _attempts = ConnectionAttempts()
+_connecting: WeakKeyDictionary[Any, dict[Any, asyncio.Lock]] = WeakKeyDictionary()
+"""By client and node, held while it connects."""
 _bootstrap_servers: ContextVar[Servers] = ContextVar("bootstrap_servers", default=())
 """Bootstrap servers of the client that connects; its connections do not have them."""
 
@@ -94,6 +105,7 @@ def install() -> None:
     connection.send, connection.connect = _send, _connect
     client: Any = AIOKafkaClient
     client.coordinator_lookup, client.bootstrap = _coordinator_lookup, _bootstrap
+    client.hosts, client.send, client.get_random_node = property(_hosts), _client_send, _random_node
     client._get_conn, client._metadata_update = _get_conn, _metadata_update
     fetcher: Any = Fetcher
     fetcher.close = _close_fetcher
@@ -164,8 +176,47 @@ async def _get_conn(
             await asyncio.sleep(min(pause_s, PACE_S))
             client.force_metadata_update()
             return None
-    connection: AIOKafkaConnection | None = await _stock_get_conn(client, node_id, group=group, no_hint=no_hint)
+    # aiokafka has one lock for all nodes: one that hangs would keep it from connecting to the others.
+    client._get_conn_lock_value = nullcontext()
+    async with _connecting.setdefault(client, {}).setdefault((node_id, group), asyncio.Lock()):
+        connection: AIOKafkaConnection | None = await _stock_get_conn(client, node_id, group=group, no_hint=no_hint)
     return connection
+
+
+def _hosts(client: Any) -> list[Any]:
+    """Like aiokafka's own: the bootstrap servers in random order, but those that failed are last."""
+    servers = _servers(client._bootstrap_servers)
+    hosts = collect_hosts(client._bootstrap_servers)
+    return sorted(hosts, key=lambda host: _failed(_target(client, host[0], host[1], servers)))
+
+
+def _random_node(client: Any) -> Any:
+    """Like aiokafka's own, but one that failed only if all did; None if no node is known."""
+    return next(iter(_nodes(client)), None)
+
+
+def _nodes(client: Any) -> list[Any]:
+    """The ids of all known nodes in random order; those that failed are last."""
+    servers = _servers(client._bootstrap_servers)
+    nodes = list(client.cluster.brokers())
+    random.shuffle(nodes)
+    nodes.sort(key=lambda node: _failed(_target(client, node.host, node.port, servers)))
+    return [node.nodeId for node in nodes]
+
+
+def _failed(target: BrokerTarget) -> bool:
+    return _attempts.failure(target) is not None
+
+
+async def _client_send(client: Any, node_id: Any, request: Any, **options: Any) -> Any:
+    """Like aiokafka's own; a broker that does not answer is a failed one until a client connects to it again."""
+    node = client.cluster.broker_metadata(node_id)
+    try:
+        return await _stock_client_send(client, node_id, request, **options)
+    except RequestTimedOutError as error:
+        if node is not None:
+            _attempts.failed(_target(client, node.host, node.port, _servers(client._bootstrap_servers)), error)
+        raise
 
 
 async def _bootstrap(client: Any) -> None:
@@ -183,29 +234,47 @@ async def _bootstrap(client: Any) -> None:
 
 
 async def _metadata_update(client: Any, metadata: ClusterMetadata, topics: Any) -> bool:
-    """Like aiokafka's own; asks the bootstrap servers if no known broker answers."""
-    if await _stock_metadata_update(client, metadata, topics):
-        return True
+    """Like aiokafka's own; closes connections without an answer, and asks the bootstrap servers if no known broker
+    answers."""
     request = MetadataRequest(list(topics) if topics else None)
+    first = ("bootstrap", ConnectionGroup.DEFAULT)
+    known = [*_nodes(client), *(["bootstrap"] if first in client._conns else [])]
+    for node_id in known:
+        response = await _metadata_of(client, node_id, request)
+        if response is None:
+            continue
+        if not response.brokers:  # the topics may be about to be created
+            return False
+        metadata.update_metadata(response)
+        if first in client._conns and client.cluster.brokers():
+            client._conns.pop(first).close()
+        return True
     for node_id in _bootstrap_nodes(client):
-        connection = await client._get_conn(node_id)
-        if connection is not None and await _update_from(connection, request, metadata):
+        response = await _metadata_of(client, node_id, request, keep=False)
+        if response is not None and response.brokers:
+            metadata.update_metadata(response)
             log.info("the bootstrap servers were queried again: %s", metadata)
             return True
+    log.error("Unable to update metadata from %s", known)
+    metadata.failed_update(None)
     return False
 
 
-async def _update_from(connection: AIOKafkaConnection, request: MetadataRequest, metadata: ClusterMetadata) -> bool:
+async def _metadata_of(client: Any, node_id: Any, request: MetadataRequest, *, keep: bool = True) -> Any:
+    """A node's answer; None if there is none. The connection is closed then, and otherwise kept if it is wanted."""
+    connection = await client._get_conn(node_id)
+    if connection is None:
+        return None
     try:
         response = await connection.send(request)
-    except (KafkaError, TimeoutError):
-        return False
-    finally:
+    except (KafkaError, TimeoutError) as error:
+        log.warning("Unable to request metadata from node with id %s: %r", node_id, error)
+        _attempts.failed(_target(client, connection.host, connection.port, _servers(client._bootstrap_servers)), error)
+        connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
+        return None
+    if not keep:
         connection.close(reason=CloseReason.SHUTDOWN)
-    if not response.brokers:
-        return False
-    metadata.update_metadata(response)
-    return True
+    return response
 
 
 async def _close_fetcher(fetcher: Any) -> None:

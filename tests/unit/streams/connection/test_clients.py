@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import uvloop
-from aiokafka.client import AIOKafkaClient, CoordinationType
+from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.consumer.fetcher import Fetcher
-from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
+from aiokafka.errors import KafkaConnectionError, NodeNotReadyError, RequestTimedOutError
 from aiokafka.protocol.metadata import MetadataRequest
 
 import inferd
@@ -43,6 +43,9 @@ REPLACED: list[tuple[Any, str, Any]] = [
     (AIOKafkaConnection, "connect", connections._stock_connect),
     (AIOKafkaClient, "coordinator_lookup", connections._stock_lookup),
     (AIOKafkaClient, "bootstrap", connections._stock_bootstrap),
+    (AIOKafkaClient, "hosts", connections._stock_hosts),
+    (AIOKafkaClient, "send", connections._stock_client_send),
+    (AIOKafkaClient, "get_random_node", connections._stock_random_node),
     (AIOKafkaClient, "_get_conn", connections._stock_get_conn),
     (AIOKafkaClient, "_metadata_update", connections._stock_metadata_update),
     (Fetcher, "close", connections._stock_close_fetcher),
@@ -126,10 +129,14 @@ METADATA = 3
 
 
 class Broker:
-    """A single-node cluster that responds to ApiVersions and Metadata, and advertises `advertised`."""
+    """A node that responds to ApiVersions and Metadata, and advertises `advertised`. It is alone in its cluster, unless
+    `others` are in it."""
 
     def __init__(self, host: str = HOST) -> None:
         self.host, self.advertised, self.port = host, 0, 0
+        self.others: list[Broker] = []
+        self.silent: frozenset[int] = frozenset()
+        """Keys of requests that it does not answer."""
         self.name = host
         """Its advertised address."""
         self.accepted = 0
@@ -153,13 +160,20 @@ class Broker:
             while True:
                 (size,) = struct.unpack(">i", await reader.readexactly(4))
                 key, version, correlation_id = struct.unpack_from(">hhi", await reader.readexactly(size))
+                if key in self.silent:
+                    continue
                 body = self._metadata() if key == METADATA else _api_versions(version)
                 writer.write(struct.pack(">ii", len(body) + 4, correlation_id) + body)
         writer.close()
 
     def _metadata(self) -> bytes:
-        host = self.name.encode()
-        return struct.pack(f">iih{len(host)}sii", 1, 1, len(host), host, self.advertised, 0)
+        nodes = [self, *self.others]
+        return struct.pack(">i", len(nodes)) + b"".join(map(_node, range(1, 1 + len(nodes)), nodes)) + bytes(4)
+
+
+def _node(number: int, broker: Broker) -> bytes:
+    host = broker.name.encode()
+    return struct.pack(f">ih{len(host)}si", number, len(host), host, broker.advertised)
 
 
 def _api_versions(version: int) -> bytes:
@@ -263,6 +277,91 @@ async def test_each_connection_attempt_has_a_deadline(monkeypatch: pytest.Monkey
             await AIOKafkaClient(**connections.client_options(connection)).bootstrap()
     assert isinstance(unable.value.__cause__, TimeoutError)
     assert connections.why_unreachable(connection) == (address, Reason("unreachable", "does not answer in time"))
+
+
+API_VERSIONS = 18
+EVERYTHING = frozenset({API_VERSIONS, METADATA})
+TIMES = 20
+"""Random choices that would otherwise fall on each of two brokers."""
+
+
+@asynccontextmanager
+async def two_brokers() -> AsyncIterator[tuple[Broker, Broker]]:
+    """A cluster of nodes 1 and 2, whose bootstrap servers are both."""
+    good, hidden = Broker(), Broker()
+    await good.start()
+    await hidden.start()
+    good.others = [hidden]
+    hidden.others = [good]
+    yield good, hidden
+    await good.stop()
+    await hidden.stop()
+
+
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "SETUP_TIMEOUT_S", 0.2)
+
+
+@pytest.mark.usefixtures("hurry")
+async def test_a_broker_that_hangs_is_asked_last() -> None:
+    async with two_brokers() as (good, hidden):
+        hidden.silent = EVERYTHING
+        servers = f"{HOST}:{hidden.port},{HOST}:{good.port}"
+        async with connected(servers) as client:
+            assert not await client.ready(2)
+            tried = hidden.accepted
+            assert {client.get_random_node() for _ in range(TIMES)} == {1}
+            for _ in range(TIMES):
+                assert await client.force_metadata_update()
+            for _ in range(TIMES):
+                async with connected(servers):
+                    pass
+            assert hidden.accepted == tried
+            hidden.silent = frozenset()
+            async with asyncio.timeout(10):
+                while not await client.ready(2):
+                    pass
+            assert {client.get_random_node() for _ in range(TIMES)} == {1, 2}
+
+
+async def test_while_a_client_waits_for_a_broker_it_connects_to_others() -> None:
+    async with two_brokers() as (good, hidden), connected(f"{HOST}:{good.port}") as client:
+        hidden.silent = EVERYTHING
+        waiting = asyncio.create_task(client.ready(2))
+        async with asyncio.timeout(5):
+            while not hidden.accepted:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            assert await client.ready(1)
+        assert not waiting.done()
+        waiting.cancel()
+
+
+async def test_a_broker_that_no_longer_answers_has_failed_until_it_is_reached_again() -> None:
+    async with two_brokers() as (good, hidden), connected(f"{HOST}:{good.port}") as client:
+        assert await client.ready(1)
+        assert await client.ready(2)
+        client._conns[2, ConnectionGroup.DEFAULT]._request_timeout = 0.05
+        hidden.silent = frozenset({METADATA})
+        with pytest.raises(RequestTimedOutError):
+            await client.send(2, MetadataRequest([]))
+        assert {client.get_random_node() for _ in range(TIMES)} == {1}
+        async with asyncio.timeout(10):
+            while not await client.ready(2):
+                pass
+        assert {client.get_random_node() for _ in range(TIMES)} == {1, 2}
+
+
+async def test_a_connection_without_an_answer_about_metadata_is_closed() -> None:
+    async with two_brokers() as (good, hidden), connected(f"{HOST}:{good.port}") as client:
+        for node in (1, 2):
+            assert await client.ready(node)
+            client._conns[node, ConnectionGroup.DEFAULT]._request_timeout = 0.05
+        stuck = client._conns[2, ConnectionGroup.DEFAULT]
+        hidden.silent = frozenset({METADATA})
+        for _ in range(TIMES):
+            assert await client.force_metadata_update()
+        assert not stuck.connected()
 
 
 async def test_an_invalid_response_is_a_failed_connection(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.client import AIOKafkaClient, ConnectionGroup
+from aiokafka.client import ConnectionGroup
 from aiokafka.consumer import consumer, fetcher
 from aiokafka.protocol.fetch import FetchResponse_v11
 
+from inferd.streams.connection import clients as _clients
 from inferd.streams.connection.clients import install
 from inferd.streams.connection.fetch_sessions import FetchSession
 from inferd.streams.connection.fetcher import (
@@ -133,7 +134,7 @@ def names(struct: Any) -> set[tuple[str, int]]:
         (_StockFetcher, "_proc_fetch_request", ["self", "assignment", "node_id", "request"]),
         (_StockFetcher, "_select_read_replica", ["self", "tp"]),
         (_StockFetcher, "_notify", ["self", "future"]),
-        (AIOKafkaClient, "send", ["self", "node_id", "request", "group"]),
+        (_clients, "_stock_client_send", ["self", "node_id", "request", "group"]),
     ],
 )
 def test_aiokafka_has_the_names_that_are_used(owner: Any, name: str, parameters: list[str]) -> None:
