@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from inferd.daemon.broker.data_dir import known_cluster_id, new_cluster_id
 from inferd.daemon.broker.errors import BrokerSettingError
 from inferd.daemon.broker.kafka import EmbeddedKafka
-from inferd.daemon.broker.probe import free_port
+from inferd.daemon.broker.probe import free_ports
 from inferd.daemon.broker.settings import ClusterNode, EmbeddedKafkaSettings
 
 NODES_MAX = 5
@@ -31,6 +31,8 @@ class EmbeddedCluster:
     acknowledged once two have it. Nodes can be stopped, killed and started one by one. Not thread-safe.
     """
 
+    node_class: ClassVar[type[EmbeddedKafka]] = EmbeddedKafka
+
     def __init__(
         self,
         settings: EmbeddedKafkaSettings,
@@ -43,12 +45,9 @@ class EmbeddedCluster:
             raise BrokerSettingError(f"nodes = {nodes} is not allowed: it must be 1 to {NODES_MAX}")
         self.settings = settings
         cluster_id = known_cluster_id(settings.data_dir / "node-1") or new_cluster_id()
-        controllers: dict[int, int] = {}
-        while len(controllers) < nodes:
-            if (port := free_port(settings.host)) not in controllers.values():
-                controllers[len(controllers) + 1] = port
+        controllers = dict(enumerate(free_ports(settings.host, nodes), 1))
         self.nodes: Sequence[EmbeddedKafka] = [
-            EmbeddedKafka(
+            self.node_class(
                 replace(
                     settings,
                     data_dir=settings.data_dir / f"node-{number}",

@@ -54,6 +54,15 @@ def free_port(host: str) -> int:
     raise PortTakenError(f"no free port found on {host} between {FREE_PORTS[0]} and {FREE_PORTS[-1]}: choose one")
 
 
+def free_ports(host: str, count: int) -> list[int]:
+    """So many different ports that are free at the moment."""
+    found: list[int] = []
+    while len(found) < count:
+        if (port := free_port(host)) not in found:
+            found.append(port)
+    return found
+
+
 def _metadata_request() -> bytes:
     client = b"inferd"
     header = struct.pack(f">hhih{len(client)}s", METADATA_KEY, METADATA_VERSION, CORRELATION_ID, len(client), client)

@@ -60,13 +60,13 @@ class Options:
 def broker(directory: Path, nodes: int = 1) -> Iterator[Kafka]:
     """A running broker with its proxy, or a cluster, for any number of experiments."""
     kafka = ProxiedKafka(directory / "kafka") if nodes == 1 else ClusterKafka(directory / "kafka", nodes)
-    kafka.start()
-    kafka.proxy.start()
+    kafka.network.start()
     try:
+        kafka.start()
         yield kafka
     finally:
-        kafka.proxy.stop()
         kafka.stop()
+        kafka.network.stop()
 
 
 @contextmanager

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from inferd.daemon.broker import EmbeddedCluster, EmbeddedKafka
-from inferd.daemon.broker.probe import free_port
-from tests.chaos.proxy import HOST, Proxy
+from inferd.daemon.broker.probe import free_port, free_ports
+from tests.chaos.network import CLIENTS, HOST, Network, Ports, address, name
+from tests.chaos.proxy import Proxy
 from tests.fixtures.broker import FAST_GROUPS, broker_settings
 
 EXTRA = {
@@ -22,7 +24,7 @@ class ProxiedKafka(EmbeddedKafka):
 
     def __init__(self, data_dir: Path) -> None:
         super().__init__(broker_settings(data_dir, extra=EXTRA))
-        self.proxy = Proxy(free_port(HOST), free_port(HOST))
+        self.network = self.proxy = Proxy(free_port(HOST), free_port(HOST))
 
     @property
     def bootstraps(self) -> tuple[str, ...]:
@@ -31,21 +33,88 @@ class ProxiedKafka(EmbeddedKafka):
 
     def _write_server_properties(self, kafka_dir: Path) -> Path:
         path = super()._write_server_properties(kafka_dir)
-        properties = dict(line.split("=", 1) for line in path.read_text(encoding="utf-8").splitlines())
-        properties["listeners"] += f",PROXIED://{HOST}:{self.proxy.target_port}"
-        properties["advertised.listeners"] += f",PROXIED://{self.proxy.address}"
-        path.write_text("".join(f"{key}={value}\n" for key, value in properties.items()), encoding="utf-8")
+        ports = {"listeners": self.proxy.target_port, "advertised.listeners": self.proxy.port}
+        old = _properties(path)
+        _change(path, {key: f"{old[key]},PROXIED://{HOST}:{port}" for key, port in ports.items()})
         return path
 
 
+def _properties(path: Path) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in path.read_text(encoding="utf-8").splitlines())
+
+
+def _change(path: Path, changed: Mapping[str, str]) -> None:
+    properties = {**_properties(path), **changed}
+    path.write_text("".join(f"{key}={value}\n" for key, value in properties.items()), encoding="utf-8")
+
+
+class PartedKafka(EmbeddedKafka):
+    """A node that the others, and clients, only reach through the network of the tests."""
+
+    network: Network
+
+    def join(self, network: Network) -> None:
+        """Must be called before it is started."""
+        self.network = network
+        self._port = network.ports[self.number].clients
+
+    @property
+    def number(self) -> int:
+        assert self.settings.node is not None
+        return self.settings.node.number
+
+    @property
+    def controller_port(self) -> int:
+        assert self.settings.node is not None
+        return self.settings.node.controllers[self.number]
+
+    def _write_server_properties(self, kafka_dir: Path) -> Path:
+        path = super()._write_server_properties(kafka_dir)
+        node = self.number
+        ports, numbers = self.network.ports[node], sorted(self.network.ports)
+        listeners = {
+            "PLAINTEXT": (HOST, address((CLIENTS, node)), ports.clients),
+            "NODES": (HOST, name(node), ports.nodes),
+            "CONTROLLER": (HOST, name(node), ports.controller),
+        }
+        voters = [f"{number}@{name(number)}:{self.network.ports[number].controller}" for number in numbers]
+        _change(
+            path,
+            {
+                "listeners": ",".join(f"{of}://{at}:{port}" for of, (at, _, port) in listeners.items()),
+                "advertised.listeners": ",".join(f"{of}://{at}:{port}" for of, (_, at, port) in listeners.items()),
+                "listener.security.protocol.map": ",".join(f"{of}:PLAINTEXT" for of in listeners),
+                "inter.broker.listener.name": "NODES",
+                "controller.quorum.voters": ",".join(voters),
+            },
+        )
+        return path
+
+    def _java_options(self) -> list[str]:
+        hosts = self.settings.data_dir / "hosts"
+        hosts.write_text(self.network.hosts(self.number), encoding="utf-8")
+        return [*super()._java_options(), f"-Djdk.net.hosts.file={hosts}"]
+
+
 class ClusterKafka(EmbeddedCluster):
-    """A cluster, which clients reach directly: faults of the network are left to the battery of one broker."""
+    """A cluster whose nodes can be isolated from each other and from clients."""
+
+    node_class = PartedKafka
+    nodes: Sequence[PartedKafka]
 
     def __init__(self, data_dir: Path, nodes: int) -> None:
         extra = {**FAST_GROUPS, "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000"}
         super().__init__(broker_settings(data_dir, extra=extra, heap_mb=384, start_timeout_s=120.0), nodes)
-        self.proxy = Proxy(free_port(HOST), free_port(HOST))
-        """Nobody connects to it."""
+        controllers = {node.number: node.controller_port for node in self.nodes}
+        free = [port for port in free_ports(HOST, 3 * nodes) if port not in controllers.values()]
+        self.network = Network({n: Ports(free.pop(), free.pop(), port) for n, port in controllers.items()})
+        for node in self.nodes:
+            node.join(self.network)
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Addresses for clients, through the network."""
+        return ",".join(f"{address((CLIENTS, node))}:{ports.clients}" for node, ports in self.network.ports.items())
 
     @property
     def bootstraps(self) -> tuple[str, ...]:

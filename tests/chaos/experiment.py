@@ -136,7 +136,7 @@ def _kill_one(system: System, rng: random.Random) -> None:
 
 def rescue(system: System) -> None:
     """Restarts all workers after a fault without recovery, so that the remaining faults can still be injected."""
-    system.proxy.heal()
+    system.kafka.network.heal()
     if not system.kafka.running:
         system.kafka.start()
     for slot, worker in enumerate(system.fleet.slots):

@@ -1,4 +1,4 @@
-"""Faults of one node of a cluster: killed, stopped, frozen, without room on its disk; and elections of leaders."""
+"""Faults of one node of a cluster: killed, stopped, frozen, isolated, without room on its disk; and elections."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import signal
 
 from confluent_kafka import ElectionType, TopicPartition
 
-from inferd.daemon.broker import EmbeddedKafka
-from tests.chaos.broker import ClusterKafka
+from tests.chaos.broker import ClusterKafka, PartedKafka
 from tests.chaos.broker_faults import all_live
 from tests.chaos.faults import fault
 from tests.chaos.ledger import PARTITIONS
+from tests.chaos.network import Network
 from tests.chaos.system import System
 from tests.fixtures.workers import until
 
@@ -82,12 +82,42 @@ def leader_elections(system: System, rng: random.Random) -> None:
         system.run_on(1)
 
 
-def _node(system: System, rng: random.Random) -> EmbeddedKafka:
+@fault("nodes", recovers_within_s=90.0, bears_kills=True)
+def node_isolated(system: System, rng: random.Random) -> None:
+    """Nothing passes between a node and the others or any client: the others elect leaders without it."""
+    network, node = _network(system), _node(system, rng)
+    network.isolate(node.number)
+    try:
+        _absent(system, rng)
+    finally:
+        network.heal()
+    _returned(system)
+
+
+@fault("nodes", recovers_within_s=90.0, bears_kills=True)
+def node_cut_off(system: System, rng: random.Random) -> None:
+    """Nothing passes between a node and the others, but clients reach it, and it believes that it leads."""
+    network, node = _network(system), _node(system, rng)
+    network.isolate(node.number, from_clients=False)
+    try:
+        system.run_on(FROZEN_S)
+        all_live(system)
+    finally:
+        network.heal()
+    _returned(system)
+
+
+def _network(system: System) -> Network:
+    assert isinstance(system.kafka, ClusterKafka), "it has no nodes"
+    return system.kafka.network
+
+
+def _node(system: System, rng: random.Random) -> PartedKafka:
     assert isinstance(system.kafka, ClusterKafka), "it has no nodes"
     return rng.choice(system.kafka.nodes)
 
 
-def _comes_back(system: System, rng: random.Random, node: EmbeddedKafka) -> None:
+def _comes_back(system: System, rng: random.Random, node: PartedKafka) -> None:
     """Waits while a node is away, and starts it again."""
     _absent(system, rng)
     node.start()

@@ -13,11 +13,12 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaExcepti
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from inferd.schemas.models.model import CacheSpec
-from tests.chaos.broker import ClusterKafka, Kafka
+from tests.chaos.broker import ClusterKafka, Kafka, ProxiedKafka
 from tests.chaos.fleet import Fleet, FleetSettings, status
 from tests.chaos.kinds import ROLLED, Kind, trained, usual_kinds
 from tests.chaos.ledger import PARTITIONS, Ledger, Place
 from tests.chaos.load import Load
+from tests.chaos.proxy import Proxy
 from tests.chaos.reader import Reader, Watch
 from tests.chaos.routed import RoutedCluster
 from tests.fixtures.workers import Cluster, TrainedModel, until
@@ -59,7 +60,7 @@ class System:
     """Runs in its own namespace, on a broker that may be shared."""
 
     def __init__(self, kafka: Kafka, experiment: Experiment, directory: Path) -> None:
-        self.kafka, self.proxy, self.experiment = kafka, kafka.proxy, experiment
+        self.kafka, self.experiment = kafka, experiment
         self.directory = directory
         self.namespace = f"{experiment.name}-{experiment.guarantee.replace('_', '-')}-{experiment.seed}"
         self.clusters = [Cluster(kafka.bootstrap_servers, self.namespace, tenant) for tenant in TENANTS]
@@ -92,6 +93,12 @@ class System:
         self._generation = 0
         self.load: Load
         self.reader: Reader
+
+    @property
+    def proxy(self) -> Proxy:
+        """Between workers and the only broker."""
+        assert isinstance(self.kafka, ProxiedKafka), "a cluster has a network of its own"
+        return self.kafka.proxy
 
     @property
     def admin(self) -> AdminClient:
@@ -148,7 +155,7 @@ class System:
 
     def close(self) -> None:
         """Ends all processes that still run."""
-        self.proxy.heal()
+        self.kafka.network.heal()
         if not self.kafka.running:
             self.kafka.start()
         if hasattr(self, "load"):
