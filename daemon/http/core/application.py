@@ -10,6 +10,7 @@ from aiohttp import web
 from inferd.daemon.http.core.access import ACCESS, Access, authenticated
 from inferd.daemon.http.core.admission import ADMISSION, Admission, admitted
 from inferd.daemon.http.core.bodies import BYTES_PER_S_MIN, BodyLimits
+from inferd.daemon.http.core.compression import compressed
 from inferd.daemon.http.core.errors import errors_as_json
 from inferd.daemon.http.core.peers import PEERS
 from inferd.daemon.http.core.roles import ROLES_OF, Role, RouteKey
@@ -61,7 +62,8 @@ def create_app(
     `roles`: the roles that each route accepts; routes without an entry are open only to tokens with all roles.
     """
     app = web.Application(
-        middlewares=[counted, errors_as_json, authenticated, admitted], client_max_size=limits.body_bytes_max
+        middlewares=[counted, compressed, errors_as_json, authenticated, admitted],
+        client_max_size=limits.body_bytes_max,
     )
     app[TRAFFIC] = Traffic()
     app[ACCESS] = access or Access()
