@@ -11,6 +11,7 @@ from pathlib import Path
 
 from confluent_kafka import KafkaException
 
+from inferd.schemas.errors import ModelServingError
 from tests.chaos.broker import Kafka
 from tests.chaos.faults import Fault, all_faults
 from tests.chaos.outcome import Injection, Outcome
@@ -49,7 +50,7 @@ def run(
             if injections[-1].problem and experiment.bug:
                 break
         system.settle(settles_within_s)
-    except (AssertionError, OSError, KafkaException) as error:
+    except (AssertionError, OSError, KafkaException, ModelServingError) as error:
         broken = f"the experiment was aborted, so pending requests count as lost: {type(error).__name__}: {error}"
     finally:
         system.close()
@@ -96,7 +97,7 @@ def inject(system: System, step: Step) -> Injection:
         _inject(system, fault, step)
         patience_s = fault.recovers_within_s if system.experiment.bug is None else BUG_RECOVERS_WITHIN_S
         recovered_s = _recover(system, marks, patience_s)
-    except (AssertionError, OSError, KafkaException) as error:
+    except (AssertionError, OSError, KafkaException, ModelServingError) as error:
         problem = f"{type(error).__name__}: {error}"[:700]
         if system.experiment.bug is None:
             print(f"{step.fault}: {problem}", flush=True)

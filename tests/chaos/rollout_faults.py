@@ -76,7 +76,7 @@ def _roll_out(
     kind = rolled_rows(system)
     with _client(system, rng) as (cluster, client):
         kind.bad.add(sha256(content).hexdigest())
-        version = _deployed(system, client, content, how)
+        version = _deployed(system, cluster, client, content, how)
         kind.reset()
         client.rollouts.start(
             ROLLED, to=version, steps="50%:1h,100%", guards=[guard], guard_requests_min=GUARD_REQUESTS_MIN,
@@ -136,9 +136,10 @@ def _freeze_owner(system: System, rng: random.Random, cluster: Cluster) -> None:
 def disagreeing_rollout(system: System, rng: random.Random) -> None:
     """A version that predicts something else is stopped in its shadow step, and answers nothing."""
     with _client(system, rng) as (cluster, client):
+        version = _deployed(system, cluster, client, _other())
         client.rollouts.start(
-            ROLLED, to=_deployed(system, client, _other()), steps="shadow:1h,100%", guards=["disagreement < 20%"],
-            guard_requests_min=20, timeout_s=ANSWERED_WITHIN_S,
+            ROLLED, to=version, steps="shadow:1h,100%", guards=["disagreement < 20%"], guard_requests_min=20,
+            timeout_s=ANSWERED_WITHIN_S,
         )  # fmt: skip
         system.run_on(rng.uniform(0, 3))
         _kill(system, [rng.randrange(len(system.fleet.slots))])
@@ -149,7 +150,7 @@ def disagreeing_rollout(system: System, rng: random.Random) -> None:
 def superseded_rollout(system: System, rng: random.Random) -> None:
     """Somebody else changes the alias of a running rollout: their change stays, also if the rollout is aborted."""
     with _client(system, rng) as (cluster, client):
-        version = _deployed(system, client, system.models[1].data)
+        version = _deployed(system, cluster, client, system.models[1].data)
         client.rollouts.start(
             ROLLED, to=version, steps="50%:1h,100%", guards=["errors < 5%"], guard_requests_min=10**6,
             timeout_s=ANSWERED_WITHIN_S,
@@ -180,15 +181,18 @@ def _client(system: System, rng: random.Random) -> Iterator[tuple[Cluster, SyncC
     system.mark()
 
 
-def _deployed(system: System, client: SyncClient, content: bytes, how: Misbehaviour | None = None) -> int:
+def _deployed(
+    system: System, cluster: Cluster, client: SyncClient, content: bytes, how: Misbehaviour | None = None
+) -> int:
     """The number of a new version, which every worker has loaded."""
     version = client.models().next_version(ROLLED)
     manifest = manifest_of(content, ROLLED, version)
     client.deploy_model(content, manifest if how is None else replace(manifest, labels={LABEL: how}))
 
     def is_ready(worker: Worker) -> bool:
+        wanted = (cluster.topics.tenant, ROLLED, version)
         models = status(worker).get("models", ())
-        return ("ready",) in {(m["state"],) for m in models if (m["model_id"], m["version"]) == (ROLLED, version)}
+        return any(m["state"] == "ready" for m in models if (m["tenant"], m["model_id"], m["version"]) == wanted)
 
     until(lambda: all(map(is_ready, system.fleet.slots)), ANSWERED_WITHIN_S, f"{ROLLED}:{version} ready everywhere")
     return version

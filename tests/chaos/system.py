@@ -21,7 +21,7 @@ from tests.chaos.load import Load
 from tests.chaos.proxy import Proxy
 from tests.chaos.reader import Reader, Watch
 from tests.chaos.routed import RoutedCluster
-from tests.fixtures.workers import Cluster, TrainedModel, until
+from tests.fixtures.workers import PATIENCE, Cluster, TrainedModel, until
 
 TENANTS = ("default", "acme")
 MODEL_SEEDS = (1, 2)
@@ -143,7 +143,7 @@ class System:
     def settle(self, within_s: float = SETTLED_WITHIN_S) -> None:
         """Stops the load and waits until everything is answered, or no more answers arrive."""
         self.load.stop()
-        deadline = time.monotonic() + within_s
+        deadline = time.monotonic() + within_s * PATIENCE
         while self.ledger.missing() and time.monotonic() < deadline:
             self.fleet.supervise()
             time.sleep(0.2)
@@ -186,9 +186,9 @@ class System:
             unready = [f"{w.name}: {status(w).get('unready', 'silent')}" for w in self.fleet.slots]
             return f"no results of {waiting}; {unready}"
 
-        deadline = time.monotonic() + within_s
+        deadline = time.monotonic() + within_s * PATIENCE
         while not recovered():
-            assert time.monotonic() < deadline, f"not recovered within {within_s:g} s: {said()}"
+            assert time.monotonic() < deadline, f"not recovered within {within_s * PATIENCE:g} s: {said()}"
             time.sleep(0.1)
 
     def run_on(self, seconds: float) -> None:
