@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -34,7 +34,7 @@ class TopicReader:
         end = await self._consumer.end_offsets(self.partitions)
         return {tp: (first[tp], end[tp]) for tp in self.partitions}
 
-    async def read(self, ranges: dict[TopicPartition, Range]) -> AsyncIterator[Record]:
+    async def read(self, ranges: dict[TopicPartition, Range]) -> AsyncGenerator[Record, None]:
         """Every record of these ranges, partition by partition. Raises `ServerError` if there is no progress."""
         for tp, (first, end) in ranges.items():
             if first >= end:

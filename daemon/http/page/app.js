@@ -11,6 +11,7 @@ import * as jobs from "/page/view_jobs.js";
 import * as model from "/page/view_model.js";
 import * as models from "/page/view_models.js";
 import * as overview from "/page/view_overview.js";
+import * as records from "/page/view_records.js";
 import * as rollouts from "/page/view_rollouts.js";
 import * as routes from "/page/view_routes.js";
 import * as topics from "/page/view_topics.js";
@@ -48,6 +49,7 @@ function parsed() {
 
 function viewOf(parts) {
   if (parts[0] === "models" && parts.length > 1) return model;
+  if (parts[0] === "topics" && parts.length > 1) return records;
   return NAV.find(([name]) => name === (parts[0] ?? ""))?.[2] ?? null;
 }
 

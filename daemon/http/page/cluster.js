@@ -1,6 +1,6 @@
 // What the statuses of all workers add up to. Pure: no element and no request is made here.
 
-const ERRORS_WARN = .01, ERRORS_BAD = .05, SPEED_S = 10, DRIFT_WARN = .1;
+const ERRORS_WARN = .01, ERRORS_BAD = .05, SPEED_S = 10, DRIFT_WARN = .1, MINUTE = 12;
 export const DRIFT_BAD = .2;
 
 const sum = (items, of) => items.reduce((total, item) => total + (of(item) ?? 0), 0);
@@ -154,6 +154,13 @@ export function seriesOf(histories) {
   return [...slots.values()].sort((a, b) => a.at - b.at);
 }
 
+// Requests and errors of the last minute; of workers that are younger, since their start.
+function failures(cluster, series) {
+  const recent = series.slice(-MINUTE);
+  if (recent.length === MINUTE) return [sum(recent, each => each.requests), sum(recent, each => each.errors), "of the last minute"];
+  return [sum(cluster.tenants, each => each.requests_in), sum(cluster.tenants, each => sum(Object.values(each.errors), n => n)), "since the start"];
+}
+
 // What is wrong, worst first: [{level: bad or warn, text, href}].
 export function problemsOf(cluster, series = []) {
   const found = [], bad = (text, href) => found.push({level: "bad", text, href}), warn = (text, href) => found.push({level: "warn", text, href});
@@ -172,9 +179,8 @@ export function problemsOf(cluster, series = []) {
   for (const each of cluster.waiting) warn(`tenant ${each.tenant} waits: ${each.reason}`, "#/workers");
   for (const each of cluster.pauses) warn(`${each.kind} ${each.name} is paused since ${new Date(each.at).toLocaleString("en-GB")} by ${each.by}${each.reason ? `: ${each.reason}` : ""}`, each.kind === "model" ? `#/models/${each.name}` : "#/routes");
   for (const each of cluster.routes) if (each.state !== "running") (each.state === "refused" ? bad : warn)(`route ${each.route} is ${each.state}: ${each.reason ?? ""}`, "#/routes");
-  const recent = series.slice(-12), requests = sum(recent, each => each.requests), errors = sum(recent, each => each.errors);
-  const share = requests > 0 ? errors / requests : 0;
-  if (share >= ERRORS_WARN) (share >= ERRORS_BAD ? bad : warn)(`${(share * 100).toFixed(1)} % of the requests of the last minute failed`, "#/errors");
+  const [requests, errors, when] = failures(cluster, series), share = requests > 0 ? errors / requests : 0;
+  if (share >= ERRORS_WARN) (share >= ERRORS_BAD ? bad : warn)(`${(share * 100).toFixed(1)} % of the requests ${when} failed`, "#/errors");
   const lags = series.slice(-24).map(each => each.lag).filter(each => each != null);
   if (lags.length >= 12 && lags.at(-1) > 1000 && lags.at(-1) > 1.5 * lags[0]) warn(`the lag grows: ${Math.round(lags.at(-1))} records`, "#/topics");
   for (const each of cluster.drift) if (worst(each) >= DRIFT_BAD) warn(`${each.model_id}:${each.version} has drifted from its baseline (PSI ${worst(each).toFixed(2)})`, `#/models/${each.model_id}`);

@@ -36,6 +36,7 @@ from inferd.daemon.http.routes.services import (
     Steering,
     VersionOverview,
 )
+from inferd.daemon.http.routes.topics import Topic, TopicRecord, TopicRecords, Topics, add_topics
 from inferd.daemon.http.routes.uploads import Uploads
 
 __all__ = [
@@ -59,6 +60,10 @@ __all__ = [
     "Routes",
     "RoutesOf",
     "Steering",
+    "Topic",
+    "TopicRecord",
+    "TopicRecords",
+    "Topics",
     "Uploads",
     "VersionOverview",
     "add_asyncapi",
@@ -76,6 +81,7 @@ __all__ = [
     "add_predictions",
     "add_rollouts",
     "add_routes",
+    "add_topics",
     "add_whoami",
     "readyz",
 ]

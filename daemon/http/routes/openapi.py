@@ -15,12 +15,13 @@ from inferd.daemon.http.routes.open_inference_operations import OPEN_INFERENCE
 from inferd.daemon.http.routes.operating_operations import OPERATING
 from inferd.daemon.http.routes.operation import BYTES, JSON, RECORD, Error, ErrorAnswer, Operation, Parameter
 from inferd.daemon.http.routes.operations import CSRF_HEADER, OPERATIONS, TENANT
+from inferd.daemon.http.routes.topic_operations import TOPICS
 from inferd.daemon.version import inferd_version
 from inferd.schemas.codecs import content_types
 from inferd.schemas.errors import CODES
 
 PATH = "/openapi.json"
-ALL_OPERATIONS = (*OPERATIONS, *OPERATING, *DEAD_LETTERS, *OPEN_INFERENCE)
+ALL_OPERATIONS = (*OPERATIONS, *OPERATING, *DEAD_LETTERS, *TOPICS, *OPEN_INFERENCE)
 ROLES_OF_OPERATIONS: Mapping[RouteKey, tuple[Role, ...]] = {
     (operation.method, operation.path): operation.roles for operation in ALL_OPERATIONS
 }

@@ -13,11 +13,11 @@ def number_of(request: web.Request, name: str, default: int, most: int) -> int:
     return default if number is None else number
 
 
-def optional_number(request: web.Request, name: str, most: int) -> int | None:
-    """Like `number_of`; None without the parameter."""
+def optional_number(request: web.Request, name: str, most: int, least: int = 1) -> int | None:
+    """Like `number_of`, from `least`; None without the parameter."""
     text = request.query.get(name)
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:20]) <= most):
-        raise InvalidValueError(f"query {name}={text[:40]!r}: expected a whole number from 1 to {most}")
+    if not (text.isascii() and text.isdigit() and least <= int(text[:20]) <= most):
+        raise InvalidValueError(f"query {name}={text[:40]!r}: expected a whole number from {least} to {most}")
     return int(text)

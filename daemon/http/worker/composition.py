@@ -50,11 +50,13 @@ from inferd.daemon.http.routes import (
     add_predictions,
     add_rollouts,
     add_routes,
+    add_topics,
     add_whoami,
     readyz,
 )
 from inferd.daemon.http.user_routes import UserRoutes
 from inferd.daemon.http.worker.cluster_dead_letters import ClusterDeadLetters
+from inferd.daemon.http.worker.cluster_topics import ClusterTopics
 from inferd.daemon.http.worker.services import StreamsJobs
 from inferd.daemon.settings import Settings, widest_host
 from inferd.daemon.telemetry import StatusBoard
@@ -107,6 +109,7 @@ def worker_app(
     add_page(app)
     add_cluster(app, forwarding)
     add_dead_letters(app, ClusterDeadLetters(settings))
+    add_topics(app, ClusterTopics(settings, routes_of))
     add_jobs(app, backends.jobs, forwarding, settings.streams().limits)
     add_open_inference(app, readyz, settings.streams().limits)
     add_peer(app)

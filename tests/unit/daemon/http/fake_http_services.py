@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from aiokafka import ConsumerRecord
 
 from inferd.actor import current_actor
 from inferd.daemon.application import application_of
@@ -50,10 +51,13 @@ from inferd.daemon.http.routes.services import (
     RouteOverview,
     VersionOverview,
 )
+from inferd.daemon.http.routes.topics import Topic, TopicRecords, add_topics
 from inferd.daemon.http.routes.uploads import Uploads
 from inferd.daemon.http.user_routes.routes import UserRoutes
+from inferd.daemon.http.worker.cluster_topics import shown
 from inferd.daemon.settings.settings import Settings
 from inferd.daemon.telemetry.status import StatusBoard
+from inferd.daemon.topic_reader import Record
 from inferd.schemas.audit import Action, AuditRecord
 from inferd.schemas.capture import CapturedRequest
 from inferd.schemas.codec import decode_request, encode_result
@@ -352,6 +356,36 @@ def _dead_letter() -> Entry:
     return Entry(2, 17, 1_764_000_000_001, b"k", len(value), value, letter.original_headers, letter, None)
 
 
+class FakeTopics:
+    """A topic of the tenant, of which records are held, and one of a route, which is empty."""
+
+    def __init__(self) -> None:
+        self.held: list[Record] = []
+        self.asked: list[tuple[str, str, int, int | None, int]] = []
+
+    async def topics(self, tenant: str) -> list[Topic]:
+        return [Topic(f"inferd.{tenant}.results", 2, of_routes=False), Topic("orders", 1, of_routes=True)]
+
+    async def records(self, tenant: str, topic: str, partition: int, start: int | None, limit: int) -> TopicRecords:
+        self.asked.append((tenant, topic, partition, start, limit))
+        if topic not in {each.topic for each in await self.topics(tenant)}:
+            raise NotFoundError(f"tenant {tenant} has no topic {topic!r}")
+        held = self.held if partition == 0 and topic != "orders" else []
+        end = held[-1].offset + 1 if held else 0
+        first = end - limit if start is None else start
+        page = [record for record in held if record.offset >= first][:limit]
+        return TopicRecords(
+            topic, partition, 2, held[0].offset if held else 0, end, page[-1].offset + 1 if page else end,
+            list(map(shown, page)),
+        )  # fmt: skip
+
+
+def topic_record(offset: int, value: bytes | None, key: bytes | None = b"k", headers: Any = ()) -> Record:
+    """A record of a topic."""
+    size = len(value or b"")
+    return ConsumerRecord("t", 0, offset, 1_764_000_000_000 + offset, 0, key, value, None, 0, size, tuple(headers))
+
+
 class Alone:
     """A group of one worker."""
 
@@ -518,6 +552,7 @@ class FakeWorker:
         self.monitoring = FakeMonitoring()
         self.operating = FakeOperating()
         self.dead_letters = FakeDeadLetters()
+        self.topics = FakeTopics()
         self.app = create_app(
             access=access, admission=admission, limits=limits or AppLimits(), roles=ROLES_OF_OPERATIONS
         )
@@ -530,6 +565,7 @@ class FakeWorker:
         add_page(app)
         add_cluster(app, Forwarding(Alone()))
         add_dead_letters(app, self.dead_letters)
+        add_topics(app, self.topics)
         add_predictions(app, self.predictions)
         add_models(app, self.models, Uploads(directory, len(app[ACCESS].tenants)))
         add_routes(app, self.routes)

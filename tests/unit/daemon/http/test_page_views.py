@@ -28,7 +28,7 @@ from inferd.streams.telemetry import DanglingAlias
 from inferd.streams.telemetry.snapshot import PauseSnapshot
 from tests.fixtures.browser import OpenPage, is_wider_than_the_window, shoot
 from tests.unit.daemon.fake_streams import histogram, jobs, model, partition, route, snapshot, tenant
-from tests.unit.daemon.http.fake_http_services import FakeWorker
+from tests.unit.daemon.http.fake_http_services import FakeWorker, topic_record
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -41,12 +41,18 @@ VIEWS = {
     "jobs": "june",
     "jobs/june": "First results",
     "topics": "inferd.default.requests",
+    "topics/inferd.default.results": "neither JSON nor MessagePack",
     "routes": "orders.scored",
     "errors": "malformed",
     "errors/2:17": "model_id: expected a string",
     "workers": "generation 3",
     "audit": "a-model:3",
 }
+RECORDS: list[tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]] = [
+    *((b'{"id": "r%d", "prediction": 0.25, "why": "%s"}' % (n, b"x" * 300), b"r%d" % n, []) for n in range(120)),
+    (b"\xc1 garbage", None, [("correlation-id", b"c1")]),
+    (None, b"tombstone", []),
+]
 NOW_S = 1_800_000_000
 SIZES = [(1400, False), (420, True)]
 if os.environ.get("INFERD_TEST_PAGE_SIZES"):
@@ -125,6 +131,7 @@ def fill(worker: FakeWorker) -> None:
         rollout=rollout("rolled_back", breach=breach), requests=640, measures=[Measure("p99 < 2x", 12.5, 30.0, 640)]
     )
     worker.jobs.messages["default", "june"] = b""
+    worker.topics.held = [topic_record(number, *content) for number, content in enumerate(RECORDS)]
     by_ana = AuditRecord(at=NOW_S * 1000, action="deploy", subject="a-model:3", by="ana", origin="http 10.0.0.7")
     worker.operating.records = [by_ana]
     minute = int(worker.board.ring._clock()) // 60
@@ -233,6 +240,27 @@ def test_partitions_are_sorted_by_number(full: Served, open_page: OpenPage) -> N
     page.get_by_text("inferd.default.requests").wait_for()
     rows = page.locator("tbody tr")
     assert [rows.nth(number).locator("td").first.inner_text() for number in range(5)] == ["0", "1", "2", "9", "10"]
+
+
+def test_records_of_a_topic_page_by_page(full: Served, open_page: OpenPage) -> None:
+    page = open_page(full.url + "/#/topics")
+    page.get_by_role("link", name="inferd.default.results").click()
+    page.get_by_text("neither JSON nor MessagePack").wait_for()
+    offsets = page.locator("tbody tr td:first-child")
+    assert offsets.all_inner_texts() == [str(number) for number in range(121, 71, -1)]
+    page.get_by_text("neither JSON nor MessagePack").click()
+    page.get_by_text("header correlation-id").wait_for()
+    page.get_by_text("wSBnYXJiYWdl").wait_for()
+    page.get_by_role("button", name="Older").click()
+    page.get_by_text("r22").first.wait_for()
+    assert offsets.first.inner_text() == "71"
+    page.get_by_label("From offset").fill("5")
+    page.get_by_role("button", name="Show").click()
+    page.locator("tbody").get_by_text("54", exact=True).wait_for()
+    assert offsets.last.inner_text() == "5"
+    page.get_by_label("Partition").select_option("1")
+    page.get_by_text("No records here").wait_for()
+    show(page, "topics/unknown", "tenant default has no topic 'unknown'")
 
 
 def test_a_refresh_moves_the_bars(full: Served, open_page: OpenPage) -> None:
@@ -461,6 +489,16 @@ def test_a_lost_connection_is_said_and_found_again(full: Served, open_page: Open
     page.locator("#banner").wait_for(state="hidden")
 
 
+def test_failures_of_the_first_seconds_make_the_badge_red(worker: FakeWorker, open_page: OpenPage) -> None:
+    fill(worker)
+    worker.board.ring._ring.clear()
+    worker.streams.said = full_snapshot(tenants=(tenant(requests_in=40, results=40, errors={"malformed": 20}),))
+    with serving(worker) as served:
+        page = open_page(served.url)
+        page.get_by_text("50.0 % of the requests since the start failed").wait_for()
+        assert page.locator("#health .bad").count() == 1
+
+
 def test_trouble_makes_the_badge_red(full: Served, open_page: OpenPage) -> None:
     full.worker.streams.said = full_snapshot(
         unready=("waiting for the broker",), last_error="the broker refused a commit",
@@ -547,6 +585,7 @@ def test_a_tenants_token_shows_its_tenant_alone(guarded: Any, open_page: OpenPag
     show(page, "models", "churn:1")
     page.get_by_text("ana", exact=True).wait_for()
     assert "secret" not in page.content()
+    show(page, "topics", "inferd.default.results")
     for button in ("Try", "Remove", "Start a rollout", "Submit a job"):
         assert page.get_by_role("button", name=button, exact=True).count() == 0
     show(page, "models/churn", "champion")
@@ -555,6 +594,14 @@ def test_a_tenants_token_shows_its_tenant_alone(guarded: Any, open_page: OpenPag
     page.get_by_text("champion").first.wait_for()
     page.get_by_role("button", name="Forget token").click()
     page.locator("dialog[open]").get_by_text("requires a bearer token").wait_for()
+
+
+def test_who_may_only_monitor_sees_no_records(guarded: Any, open_page: OpenPage) -> None:
+    page = open_page(guarded("default:SHA:ana:monitor").url)
+    log_in(page)
+    show(page, "topics", "inferd.default.requests")
+    assert page.get_by_role("link", name="inferd.default.requests").count() == 0
+    show(page, "topics/inferd.default.requests", "forbidden")
 
 
 def test_an_operator_chooses_the_tenant(guarded: Any, open_page: OpenPage) -> None:
