@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from asyncio import Future
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
@@ -33,6 +34,8 @@ TRANSACTION_TIMEOUT_MS = 15_000
 POLL_MS = 200
 PROGRESS_TIMEOUT_S = 30.0
 TOPIC_KNOWN_WITHIN_S, TOPIC_RETRY_S = 1.0, 0.1
+NOTED_WITHIN_S = 1.0
+"""How long the number of partitions is taken as known where it decides in which partition a record belongs."""
 FAULTS = (KafkaError, OSError, TimeoutError)
 
 
@@ -53,6 +56,7 @@ class Cluster:
         self._limits = limits
         self._connect_timeout_s = connect_timeout_s
         self._partitions: dict[Stream, tuple[int, ...]] = {}
+        self._noted_at = -math.inf
         self._producer: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
@@ -100,6 +104,19 @@ class Cluster:
                 await asyncio.sleep(TOPIC_RETRY_S)
         return self._partitions[stream]
 
+    async def look_again(self, *, within_s: float = NOTED_WITHIN_S) -> None:
+        """Notes how many partitions topics have, unless that was done `within_s` ago: some may have been added."""
+        if time.monotonic() - self._noted_at > within_s:
+            try:
+                async with asyncio.timeout(self._connect_timeout_s):
+                    before = dict(self._partitions)
+                    await self._note_partitions()
+                    if before != self._partitions:
+                        # The producer has metadata of its own, and refuses partitions that are not in it.
+                        await self._connected().client.force_metadata_update()
+            except FAULTS as error:
+                raise self.typed(error, "looking for partitions") from error
+
     async def _note_partitions(self) -> None:
         # Fetches the metadata of all topics: asking for a missing topic by name would create it on brokers with
         # `auto.create.topics.enable`.
@@ -107,6 +124,7 @@ class Cluster:
         for stream in STREAMS:
             if found := metadata.partitions_for_topic(self.topics.name(stream)):
                 self._partitions[stream] = tuple(sorted(found))
+        self._noted_at = time.monotonic()
 
     async def topics_of_others(self, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
         """The partitions of each topic; none if it does not exist, or may not be described."""

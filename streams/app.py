@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError
 
 from inferd.schemas.errors import DeadlineExceededError, ModelNotFoundError, ModelNotReadyError
 from inferd.schemas.routes import Route
-from inferd.schemas.topics import TenantTopics
+from inferd.schemas.topics import TenantTopics, tenant_of_topic
 from inferd.streams.admission import Admission
 from inferd.streams.composition import (
     RouteInputs,
@@ -38,12 +38,13 @@ from inferd.streams.kafka import (
     Destinations,
     TopicState,
     TopicWatch,
+    UsedPartitions,
     describe_topics,
     install_batch_checks,
     missing_reason,
     topic_specs,
 )
-from inferd.streams.lane import PUBLISH_ERRORS, Lane, LaneContext, describe
+from inferd.streams.lane import PUBLISH_ERRORS, Handover, Lane, LaneContext, describe
 from inferd.streams.models.follower import ModelFollower
 from inferd.streams.models.rejections import Rejections
 from inferd.streams.requests import RequestProcessor, share_of
@@ -86,6 +87,7 @@ class Streams:
         self.route_table = RouteTable(settings.tenants, settings.limits)
         self.follower: ModelFollower | None = None
         self.lane: Lane | None = None
+        self.handover: Handover | None = None
         self.admission = Admission(settings, self._exclude)
         self._on_fatal = on_fatal
         self._app: LaneApp | None = None
@@ -98,7 +100,11 @@ class Streams:
             [spec.name for spec in topic_specs(settings)],
             self._read_again,
         )
-        self.jobs = JobService(settings, self._owned_jobs, self._reader, self._owner_url, self._retrieved)
+        self.used = UsedPartitions(settings, self.topics.partitions_of)
+        self.jobs = JobService(
+            settings, self._owned_jobs, self._reader, self._owner_url, self._retrieved,
+            lambda tenant: self.used.of(tenant, "jobs"),
+        )  # fmt: skip
         self._tasks: list[asyncio.Task[Any]] = []
         self._lifecycle: Literal["starting", "running", "draining", "stopped"] = "starting"
         self._phase: Phase = "starting"
@@ -135,19 +141,23 @@ class Streams:
     async def _join(self, topics: list[TopicState], follower: ModelFollower) -> None:
         describe = partial(describe_topics, self.settings)
         destinations = Destinations(topics, self.settings.reply_to_allowed, describe)
+        await self.topics.refresh()
         self._app = app = create_app(self.settings)
+        app.partitions_max = self.used.most
         group = FaustGroup(app)
         directory = self._claim_directory()
         shadows = self.shadows = compose_shadows(self.settings, follower, destinations)
         self.tenants = compose_tenants(
-            app, self.settings, follower, self.measures, self._reader, directory, self._user_code, destinations
-        )
+            app, self.settings, follower, self.measures, self._reader, directory, self._user_code, destinations,
+            self.used,
+        )  # fmt: skip
         processors = {each.topic: each for tenant in self.tenants.values() for each in tenant.processors}
         guarantee = guarantee_of(self.settings, self.measures, destinations, processors)
         recheck = self.admission.recheck
         context = LaneContext(
             settings=self.settings, processors=processors, group=group, topics=self.topics, measures=self.measures,
             on_crash=self._crashed, destinations=destinations, on_denied=recheck,
+            handover=self._handover(destinations),
         )  # fmt: skip
         lane = self.lane = Lane(context, guarantee)
         app.intake, app.denied = lane, recheck
@@ -176,6 +186,11 @@ class Streams:
         self._run(self._watch_topics(group, lane), "topics")
         self._run(routes.run(group, lane, partial(self._follow_lane, lane)), "routes")
         self._run(self.admission.run(follower), "admission")
+
+    def _handover(self, destinations: Destinations) -> Handover:
+        tables = [table for parts in self.tenants.values() for table in parts.keyed_tables(self.settings, self.used)]
+        handover = self.handover = Handover(self.settings, self.topics, tables, destinations)
+        return handover
 
     def routes_of(self, tenant: str) -> Collection[Route]:
         """The routes of a tenant, as their records say."""
@@ -394,13 +409,20 @@ class Streams:
         return lane.progress + sum(catalog.rows_scored_alone() for catalog in catalogs)
 
     async def _watch_topics(self, group: FaustGroup, lane: Lane) -> None:
+        used = list(self.used)
         while True:
             await asyncio.sleep(REFRESH_INTERVAL_S)
             with contextlib.suppress(*PUBLISH_ERRORS):  # `_ping` reports an unreachable broker
                 await self.topics.refresh()
+                if used != (used := list(self.used)):
+                    log.warning("used_partitions_changed", used=used)
+                    self._consumer().rejoin()
                 if lane.settled:
                     group.refresh({t: n for t, n in self.topics.partitions.items() if t in self._readable(lane)})
                 lane.check_topics()
+                if lane.settled and self.handover is not None:
+                    for topic in await self.handover.left(lane.assigned, group.consumer):
+                        lane.take_over_again(tenant_of_topic(topic))
 
     def _readable(self, lane: Lane) -> frozenset[str]:
         """Topics of the lane that are not excluded."""
@@ -408,6 +430,8 @@ class Streams:
 
     def _read_again(self, topic: str) -> None:
         self._reader.forget(topic)
+        if self.handover is not None:
+            self.handover.forget(topic)
         if self.follower is not None:
             self.follower.read_again(topic)
 
@@ -419,7 +443,7 @@ class Streams:
         assigned = owner_urls(self._app).keys() | self.lane.assigned
         # A route that cannot be served is its own problem (`RouteSnapshot`): the worker is ready.
         own = {topic for topic, kind in self.lane.kinds.items() if kind != "routes"}
-        problems += self.topics.unowned_reasons(self._readable(self.lane) & own, assigned, self._app.partitions_max)
+        problems += self.topics.unowned_reasons(self._readable(self.lane) & own, assigned, self.used.most)
         return problems + self.lane.unserved
 
     async def _ping(self, follower: ModelFollower) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,15 +19,18 @@ from inferd.streams.admission import Admission
 from inferd.streams.capture import Capture
 from inferd.streams.inference import Scorer
 from inferd.streams.jobs.composition import TenantJobs, compose_jobs
+from inferd.streams.jobs.moving import move_job
 from inferd.streams.jobs.reader import RecordReader
-from inferd.streams.kafka import Destinations, TopicWatch, unit_of
+from inferd.streams.kafka import Destinations, TopicWatch, UsedPartitions, unit_of
 from inferd.streams.labels import TenantLabels, compose_labels
 from inferd.streams.lane import (
     AtLeastOnce,
     ByTopic,
     ExactlyOnce,
     Guarantee,
+    KeyedTable,
     MakeGuarantee,
+    Move,
     OnAcked,
     OnFailed,
     Processor,
@@ -90,6 +93,19 @@ class TenantParts:
         labels = (self.labels.store.table,) if self.labels is not None else ()
         return (*self.requests.tables, self.jobs.owned.table, *self.lifecycle.tables, *labels)
 
+    def keyed_tables(self, settings: StreamSettings, used: UsedPartitions) -> Iterator[KeyedTable]:
+        """The tables whose partition is the hash of an id."""
+        tenant = self.jobs.owned.tenant
+        topics = TenantTopics(settings.namespace, tenant)
+        read = topics.name("jobs"), topics.name("job-results")
+        yield KeyedTable(self.jobs.owned.table, read, partial(move_job, topics), partial(used.of, tenant, "jobs"))
+        if self.labels is not None:
+            read = topics.name("labels"), topics.name("to-label")
+            yield KeyedTable(
+                self.labels.store.table, read, lambda _key, value, _old, _new: Move(value),
+                partial(used.of, tenant, "labels"),
+            )  # fmt: skip
+
 
 def compose_shadows(settings: StreamSettings, follower: ModelFollower, destinations: Destinations) -> Shadows:
     """What scores requests and records of routes with shadow versions."""
@@ -100,7 +116,7 @@ def compose_shadows(settings: StreamSettings, follower: ModelFollower, destinati
     )  # fmt: skip
 
 
-def compose_tenants(  # noqa: PLR0915  (one statement for each part)
+def compose_tenants(  # noqa: PLR0913, PLR0915, PLR0917  (one statement for each part)
     app: Any,
     settings: StreamSettings,
     follower: ModelFollower,
@@ -109,6 +125,7 @@ def compose_tenants(  # noqa: PLR0915  (one statement for each part)
     directory: Path | None,
     user_code: UserCode,
     destinations: Destinations,
+    used: UsedPartitions,
 ) -> Mapping[str, TenantParts]:
     """The parts of each tenant, by name. Their tables are declared in the app; `directory` holds local state stores."""
     parts, slices = {}, Slices()
@@ -130,7 +147,10 @@ def compose_tenants(  # noqa: PLR0915  (one statement for each part)
         )
         jobs_table = make_table(app, settings, tenant, "jobs", directory)
         process_batch = user_code.process_batch(tenant)
-        jobs = compose_jobs(settings, tenant, jobs_table, catalog, reader, measures, destinations, process_batch)
+        jobs = compose_jobs(
+            settings, tenant, jobs_table, catalog, reader, measures, destinations, process_batch,
+            partial(used.of, tenant, "jobs"),
+        )  # fmt: skip
         jobs.owned.slices = slices
         jobs.chunks.on_demand = follower.on_demand
         requests.quota = Quota(settings.quota.requests_per_s.of(tenant), settings.quota.bytes_per_s.of(tenant))
@@ -152,7 +172,7 @@ def compose_tenants(  # noqa: PLR0915  (one statement for each part)
             capture = Capture(names.name("capture"), settings.capture_share, destinations)
         if settings.labels_window_s:
             labels_table = make_table(app, settings, tenant, "labels", directory)
-            labels = compose_labels(settings, tenant, labels_table, destinations)
+            labels = compose_labels(settings, tenant, labels_table, destinations, partial(used.of, tenant, "labels"))
             labels.store.slices = slices
         parts[tenant] = TenantParts(requests, jobs, lifecycle, rollouts, monitor, capture, labels)
         requests.recorders = parts[tenant].recorders

@@ -11,7 +11,6 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from inferd.streams.connection import client_options
 from inferd.streams.group import LaneApp, LaneAssignor, LaneConsumer
-from inferd.streams.kafka import owner_partitions
 from inferd.streams.settings import StreamSettings
 from inferd.streams.state import LaneTableManager
 
@@ -56,7 +55,7 @@ class FaustGroup:
 def create_app(settings: StreamSettings) -> LaneApp:
     """The Faust app of these settings: membership, tables and low-rate topics; no web server, no topics of Faust."""
     connection, group = settings.connection, settings.group
-    app = LaneApp(
+    return LaneApp(
         group.group_id,
         broker=[f"kafka://{server.strip()}" for server in connection.bootstrap_servers.split(",")],
         broker_credentials=_credentials(settings),
@@ -85,8 +84,6 @@ def create_app(settings: StreamSettings) -> LaneApp:
         env={},
         loop=asyncio.get_running_loop(),
     )
-    app.partitions_max = owner_partitions(settings)
-    return app
 
 
 def owner_urls(app: LaneApp) -> dict[TopicPartition, str]:

@@ -45,11 +45,13 @@ def create(settings: Settings, output: OutputFormat) -> None:
 @click.option("--partitions", type=click.IntRange(1), required=True, help="The number that the topics shall have.")
 @settings_options()
 def grow(partitions: int, settings: Settings, output: OutputFormat) -> None:
-    """Add partitions to the topics of requests, while workers run.
+    """Add partitions to all topics of the tenants and to their changelogs, while workers run.
 
-    requests, results, dead-letters, the prediction cache's changelog, and capture and shadow-results grow together.
-    Running workers take the new partitions up by themselves. Topics of jobs and labels stay: their partition is the
-    hash of an id. Producers that choose partitions by key send a key to another partition from now on.
+    The number is INFERD_TOPIC_PARTITIONS doubled, once or more: the state of a job or a label is in the partition of
+    its id, and then moves to a new partition or stays. Running workers take the new partitions up by themselves, and
+    move those states. Producers that choose partitions by key send a key to another partition from now on.
+
+    Leave INFERD_TOPIC_PARTITIONS as it is. Safe to repeat.
     """
     from inferd.streams.kafka import grow_topics
 

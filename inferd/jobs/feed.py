@@ -35,51 +35,92 @@ async def partition_of(cluster: Cluster, job_id: str) -> int:
 
     Partitions that were added to `jobs` only are not used: workers do not serve them.
     """
-    partitions = [*range(min([len(await cluster.partitions(stream)) for stream in OF_A_JOB]))]
-    partition: int = _by_key(job_id.encode(), partitions, partitions)
-    return partition
+    await cluster.look_again()
+    return (await _places(cluster, job_id))[0]
+
+
+async def _places(cluster: Cluster, job_id: str) -> list[int]:
+    """The partition of a job now, and those where it was if partitions have been added: their number is doubled."""
+    count = min([len(await cluster.partitions(stream)) for stream in OF_A_JOB])
+    places: list[int] = []
+    while True:
+        number: int = _by_key(job_id.encode(), [*range(count)], [*range(count)])
+        if number not in places:
+            places.append(number)
+        if count % 2:
+            return places
+        count //= 2
 
 
 class JobFeed:
-    """The events of one job, starting with its latest status."""
+    """The events of one job, starting with its latest status. It follows the job to another partition."""
 
-    def __init__(
-        self, consumer: AIOKafkaConsumer, cluster: Cluster, job_id: str, partition: int, limits: Limits
-    ) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, cluster: Cluster, job_id: str, limits: Limits) -> None:
         self.status: JobStatus | None = None
         """The latest status; None if the job is unknown."""
         self._consumer = consumer
+        self._cluster = cluster
+        self._job_id = job_id
         self._key = job_id.encode()
         self._limits = limits
         self._jobs = cluster.topics.name("jobs")
-        self._statuses = TopicPartition(cluster.topics.name("job-status"), partition)
-        self._letters = TopicPartition(cluster.topics.name("dead-letters"), partition)
+        self._statuses: TopicPartition
+        self._letters: list[TopicPartition] = []
+        self._is_gone = False
+        """Whether its status was removed: the job was forgotten, or is in another partition now."""
 
     async def start(self) -> None:
         """Find the latest status; `poll` returns the events after it."""
-        both = [self._statuses, self._letters]
-        begins, ends = await self._consumer.beginning_offsets(both), await self._consumer.end_offsets(both)
+        await self._cluster.look_again()
+        home, *before = await _places(self._cluster, self._job_id)
+        await self._follow(home)
+        for number in before:
+            if self.status is not None:
+                return
+            await self._follow(number, home)
+        if before and self.status is None:
+            await self._follow(home)
+
+    async def _follow(self, number: int, *others: int) -> None:
+        """Finds the latest status in a partition, and follows it there; dead letters also in `others`."""
+        self._statuses = TopicPartition(self._cluster.topics.name("job-status"), number)
+        letters = self._cluster.topics.name("dead-letters")
+        self._letters = [TopicPartition(letters, each) for each in {number, *others}]
+        tps = [self._statuses, *self._letters]
+        begins, ends = await self._consumer.beginning_offsets(tps), await self._consumer.end_offsets(tps)
         self._consumer.assign([self._statuses])
         await self._find_latest(begins[self._statuses], ends[self._statuses])
-        self._consumer.assign(both)
-        for tp in both:
+        self._consumer.assign(tps)
+        for tp in tps:
             self._consumer.seek(tp, ends[tp])
 
     async def poll(self, timeout_ms: int = POLL_MS) -> list[JobEvent]:
         """New events; waits up to `timeout_ms` for them."""
         batches = await self._consumer.getmany(timeout_ms=timeout_ms)
-        return [
+        events: list[JobEvent] = [
             *self._read_statuses(batches.get(self._statuses, ())),
-            *self._read_letters(batches.get(self._letters, ())),
+            *(letter for tp in self._letters for letter in self._read_letters(batches.get(tp, ()))),
         ]
+        if self._is_gone:
+            self._is_gone = False
+            await self._cluster.look_again(within_s=0)
+            home = (await _places(self._cluster, self._job_id))[0]
+            if home != self._statuses.partition:
+                await self._follow(home)
+                events += [self.status] if self.status is not None else []
+        return events
 
     async def catch_up(self) -> list[JobEvent]:
         """All events that have been published until now."""
-        ends = await self._consumer.end_offsets([self._statuses, self._letters])
+        ends = await self._consumer.end_offsets([self._statuses, *self._letters])
         events: list[JobEvent] = []
-        while any([await self._consumer.position(tp) < end for tp, end in ends.items()]):
+        while any([await self._consumer.position(tp) < end for tp, end in ends.items() if tp in self._assigned]):
             events += await self.poll()
         return events
+
+    @property
+    def _assigned(self) -> set[TopicPartition]:
+        return {self._statuses, *self._letters}
 
     async def _find_latest(self, begin: int, stop: int) -> None:
         """Search the records at offsets `begin` to `stop` (exclusive) backwards, window by window."""
@@ -99,6 +140,7 @@ class JobFeed:
             if record.key != self._key:
                 continue
             self.status = _status_in(record, self._limits)
+            self._is_gone = self.status is None
             if self.status is not None:
                 yield self.status
 
@@ -119,9 +161,8 @@ async def job_feed(cluster: Cluster, job_id: str, limits: Limits) -> AsyncIterat
     """The feed of a job; errors of the broker are raised as `ServerError`s."""
     await cluster.partitions("dead-letters")
     await cluster.partitions("job-status")
-    partition = await partition_of(cluster, job_id)
     async with cluster.consumer("job-status", [], fetch_wait_ms=FETCH_WAIT_MS) as consumer:
-        feed = JobFeed(consumer, cluster, job_id, partition, limits)
+        feed = JobFeed(consumer, cluster, job_id, limits)
         await feed.start()
         yield feed
 
@@ -130,6 +171,7 @@ async def latest_statuses(cluster: Cluster, limits: Limits) -> dict[str, JobStat
     """The latest status of every job, by id."""
     found: dict[str, JobStatus] = {}
     stream: Stream = "job-status"
+    await cluster.look_again()
     partitions = await cluster.partitions(stream)
     async with cluster.consumer(stream, partitions, fetch_wait_ms=FETCH_WAIT_MS) as consumer:
         tps = sorted(consumer.assignment())

@@ -1,7 +1,7 @@
 """Jobs of the client: submit rows, watch a job, read its results, cancel and retry it.
 
 A job's messages have the job id as key, and Kafka's default partitioner (murmur2) selects their partition. Programs
-that use librdkafka must set `partitioner=murmur2_random`, or the messages of a job would have several owners.
+that use librdkafka should set `partitioner=murmur2_random`: messages in other partitions are sent on, and take longer.
 """
 
 from __future__ import annotations

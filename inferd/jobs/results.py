@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from msgspec import UNSET
 
 from inferd.cluster import Cluster, codec_of_record
 from inferd.jobs.feed import (
@@ -47,13 +48,14 @@ class JobRow(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class ChunkPlace:
-    """The offset of a chunk's latest result, and its rows."""
+    """Where a chunk's latest result is, and its rows."""
 
     chunk: int
     first_row: int
     rows: int
     attempt: int
     offset: int
+    partition: int = 0
 
 
 class ChunkIndex:
@@ -64,13 +66,13 @@ class ChunkIndex:
         self._digest = digest
         self._places: dict[int, ChunkPlace] = {}
 
-    def add(self, outcome: ChunkOutcome, offset: int) -> None:
-        """Add the result at `offset`; offsets must be increasing."""
+    def add(self, outcome: ChunkOutcome, offset: int, partition: int = 0) -> None:
+        """Add the result at `offset`; offsets of a partition must be increasing."""
         known = self._places.get(outcome.chunk)
         if outcome.digest != self._digest or (known is not None and known.attempt >= outcome.attempt):
             return
         self._places[outcome.chunk] = ChunkPlace(
-            outcome.chunk, outcome.first_row, outcome.row_count, outcome.attempt, offset
+            outcome.chunk, outcome.first_row, outcome.row_count, outcome.attempt, offset, partition
         )
 
     def in_order(self, from_row: int = 0) -> list[ChunkPlace]:
@@ -89,27 +91,31 @@ async def chunk_results(
 
     The topic is read twice: once to index the offsets, once for the results. `JobExpiredError` if some are deleted.
     """
-    tp = TopicPartition(cluster.topics.name("job-results"), await partition_of(cluster, status.job_id))
+    topic, home = cluster.topics.name("job-results"), await partition_of(cluster, status.job_id)
+    others = [] if status.results_in is UNSET else status.results_in
+    tps = [TopicPartition(topic, number) for number in dict.fromkeys((home, *others))]
     await cluster.partitions("job-results")
-    async with cluster.consumer("job-results", [tp.partition], fetch_wait_ms=FETCH_WAIT_MS) as consumer:
-        places = await _places(consumer, tp, status, from_row, limits)
-        async with aclosing(_InOrder(consumer, tp, places).values()) as values:
+    async with cluster.consumer("job-results", [tp.partition for tp in tps], fetch_wait_ms=FETCH_WAIT_MS) as consumer:
+        places = await _places(consumer, tps, status, from_row, limits)
+        async with aclosing(_InOrder(consumer, topic, places).values()) as values:
             async for value, codec in values:
                 yield decode_chunk_result(value, codec, limits)
 
 
 async def _places(
-    consumer: AIOKafkaConsumer, tp: TopicPartition, status: JobStatus, from_row: int, limits: Limits
+    consumer: AIOKafkaConsumer, tps: Sequence[TopicPartition], status: JobStatus, from_row: int, limits: Limits
 ) -> list[ChunkPlace]:
+    """Where the results are: a job that was moved has some in each of several partitions."""
     index, key = ChunkIndex(status.digest), status.job_id.encode()
-    end = (await consumer.end_offsets([tp]))[tp]
-    async for record in records_between(consumer, tp, await _begin(consumer, tp, status), end):
-        if record.key == key and (outcome := _outcome_in(record, limits)) is not None:
-            index.add(outcome, record.offset)
+    for tp in tps:
+        end = (await consumer.end_offsets([tp]))[tp]
+        async for record in records_between(consumer, tp, await _begin(consumer, tp, status), end):
+            if record.key == key and (outcome := _outcome_in(record, limits)) is not None:
+                index.add(outcome, record.offset, tp.partition)
     if status.status in ("completed", "completed_with_errors") and len(index) < status.chunks_total:
         raise JobExpiredError(
             f"job {status.job_id}: {status.chunks_total - len(index)} of {status.chunks_total} results are past the"
-            f" retention of {tp.topic}"
+            f" retention of {tps[0].topic}"
         )
     return index.in_order(from_row)
 
@@ -136,46 +142,46 @@ class _InOrder:
     Records that are needed later are buffered, up to `HELD_BYTES_MAX`; those that do not fit are read again.
     """
 
-    def __init__(self, consumer: AIOKafkaConsumer, tp: TopicPartition, places: list[ChunkPlace]) -> None:
-        self._consumer, self._tp, self._places = consumer, tp, places
-        self._wanted = {place.offset: number for number, place in enumerate(places)}
-        self._held: dict[int, Any] = {}
+    def __init__(self, consumer: AIOKafkaConsumer, topic: str, places: list[ChunkPlace]) -> None:
+        self._consumer, self._topic, self._places = consumer, topic, places
+        self._wanted = {(place.partition, place.offset): number for number, place in enumerate(places)}
+        self._held: dict[tuple[int, int], Any] = {}
         self._held_bytes = 0
-        self._position: int | None = None
+        self._positions: dict[int, int] = {}
 
     async def values(self) -> AsyncGenerator[tuple[bytes, Any], None]:
         """(value, codec) of each record, in the given order."""
         for number, place in enumerate(self._places):
-            record = self._held.pop(place.offset, None)
+            record = self._held.pop((place.partition, place.offset), None)
             if record is None:
-                record = await self._read(place.offset, number)
+                record = await self._read(TopicPartition(self._topic, place.partition), place.offset, number)
             else:
                 self._held_bytes -= len(record.value)
             yield record.value, codec_of_record(record.headers)
 
-    async def _read(self, offset: int, number: int) -> Any:
-        position = self._position
+    async def _read(self, tp: TopicPartition, offset: int, number: int) -> Any:
+        position = self._positions.get(tp.partition)
         if position is None or not position <= offset <= position + AHEAD_RECORDS_MAX:
-            self._consumer.seek(self._tp, offset)
+            self._consumer.seek(tp, offset)
             position = offset
         while True:
-            batch = await self._consumer.getmany(self._tp, timeout_ms=POLL_MS)
+            batch = await self._consumer.getmany(tp, timeout_ms=POLL_MS)
             wanted = None
-            for record in batch.get(self._tp, ()):
+            for record in batch.get(tp, ()):
                 position = record.offset + 1
                 if record.offset == offset:
                     wanted = record
-                elif self._wanted.get(record.offset, -1) > number:
-                    self._hold(record)
-            self._position = position
+                elif self._wanted.get((tp.partition, record.offset), -1) > number:
+                    self._hold((tp.partition, record.offset), record)
+            self._positions[tp.partition] = position
             if wanted is not None:
                 return wanted
             if position > offset:
-                raise JobExpiredError(f"the result of the job at offset {offset} of {self._tp.topic} is deleted")
+                raise JobExpiredError(f"the result of the job at offset {offset} of {tp.topic} is deleted")
 
-    def _hold(self, record: Any) -> None:
-        if record.offset not in self._held and self._held_bytes + len(record.value) <= HELD_BYTES_MAX:
-            self._held[record.offset] = record
+    def _hold(self, place: tuple[int, int], record: Any) -> None:
+        if place not in self._held and self._held_bytes + len(record.value) <= HELD_BYTES_MAX:
+            self._held[place] = record
             self._held_bytes += len(record.value)
 
 

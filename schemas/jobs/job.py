@@ -134,18 +134,22 @@ class JobStatus(msgspec.Struct, frozen=True):
     attempt: int | UnsetType = UNSET
     """Number of retries; unset if there were none."""
     labels: dict[str, str] | UnsetType = UNSET
+    results_in: list[int] | UnsetType = UNSET
+    """Partitions of `job-results` that have results besides the one of the job's id: partitions were added since."""
 
     @property
     def ended(self) -> bool:
         return self.status in TERMINAL
 
 
-class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Rows `start` to `stop` (exclusive) of the message at `offset` in the job's partition of `jobs`."""
+class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Rows `start` to `stop` (exclusive) of the message at `offset` of `jobs`."""
 
     offset: int
     start: int
     stop: int
+    partition: int | None = None
+    """None: the job's; another one if the job was moved since."""
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True, tag="chunk", forbid_unknown_fields=True, omit_defaults=True):
@@ -173,6 +177,8 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True, tag="chunk", forbid_unkno
     source: Source | None = None
     previous: int | None = None
     """For a retry: offset of the chunk's latest result in `job-results`. Only rows that failed there are scored."""
+    previous_partition: int | None = None
+    """Of `previous`; None: the job's."""
 
 
 class Barrier(msgspec.Struct, frozen=True, kw_only=True, tag="barrier", forbid_unknown_fields=True):

@@ -3,9 +3,9 @@
 Faust lets each member keep up to the rounded-up share of the partitions, so that a fourth member beside three that have
 two of six each would get none. Here as many members keep that share as must; the others give up one partition.
 
-The topics of a tenant's jobs are assigned as one group of `INFERD_TOPIC_PARTITIONS` partitions, however many somebody
-adds to one of them: a worker that owns partition n of `jobs` owns partition n of `job-results` too, and a job is found
-by its id among these partitions alone.
+The topics of a tenant's jobs are assigned as one group of as many partitions as are used, however many somebody adds to
+one of them (`streams/kafka/used_partitions.py`): a worker that owns partition n of `jobs` owns partition n of
+`job-results` too.
 
 Private names used, each covered by `tests/unit/streams/group/test_assignor.py`: `PartitionAssignor._perform_assignment`
 and `_get_client_metadata` (overridden: Faust asserts that what a member had before still exists), `_decompress` and
@@ -14,7 +14,7 @@ and `_get_client_metadata` (overridden: Faust asserts that what a member had bef
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from faust.assignor import PartitionAssignor
@@ -24,12 +24,12 @@ from faust.assignor.client_assignment import ClientMetadata
 class _Cluster:
     """The partitions that may be assigned."""
 
-    def __init__(self, cluster: Any, most: Mapping[str, int]) -> None:
+    def __init__(self, cluster: Any, most: Callable[[str], int | None]) -> None:
         self._cluster, self._most = cluster, most
 
     def partitions_for_topic(self, topic: str) -> set[int] | None:
         found: set[int] | None = self._cluster.partitions_for_topic(topic)
-        most = self._most.get(topic)
+        most = self._most(topic)
         return found if found is None or most is None else {number for number in found if number < most}
 
 
@@ -48,7 +48,7 @@ def keep_fair_shares(before: Sequence[MutableMapping[str, list[int]]], counts: M
 
 
 class LaneAssignor(PartitionAssignor):
-    """Assigns existing partitions; of some topics at most `app.partitions_max`."""
+    """Assigns existing partitions; of some topics at most as many as `app.partitions_max` says."""
 
     _now: Any = None
     _before: Mapping[int, ClientMetadata] = {}

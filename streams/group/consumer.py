@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from functools import cache
 from typing import Any, Protocol, cast
 
@@ -283,8 +283,8 @@ class LaneApp(faust.App):
     """A Faust app whose consumer hands batches of lane topics to `intake`."""
 
     intake: Intake
-    partitions_max: Mapping[str, int]
-    """Maximum partitions assigned per topic; unlimited for other topics."""
+    partitions_max: Callable[[str], int | None] = staticmethod(lambda _topic: None)
+    """Maximum partitions of a topic that are assigned; None: unlimited."""
     denied: Callable[[], None]
     """Called when the broker denies a fetch."""
     excluded: frozenset[str] = frozenset()

@@ -88,7 +88,9 @@ class ChunkProcessor:
         measures: LaneMeasures,
         destinations: Destinations = UNCHECKED,
         clock: Callable[[], float] = time.time,
+        used: Callable[[], int] | None = None,
     ) -> None:
+        """`used`: how many partitions of `job-results` are used; None: those of the settings."""
         self.tenant = topics.tenant
         self.topic = topics.name("job-chunks")
         self.counters = TenantCounters(topics.tenant)
@@ -96,7 +98,7 @@ class ChunkProcessor:
         self._topics = topics
         self._scorer = scorer
         self._reader = reader
-        self._partitions = settings.topics.partitions
+        self._used = used if used is not None else lambda: settings.topics.partitions
         self._limits = settings.limits
         self._measures = measures
         self._destinations = destinations
@@ -116,7 +118,7 @@ class ChunkProcessor:
     def outputs(self, number: int) -> Iterable[TopicPartition]:
         """A chunk's result goes to the partition that owns its job."""
         yield TopicPartition(self._dead_letters.topic, number)
-        for owner in range(self._partitions):
+        for owner in range(self._used()):
             yield TopicPartition(self._topics.name("job-results"), owner)
 
     def start(self, number: int) -> int | None:
@@ -236,11 +238,13 @@ class ChunkProcessor:
         source: tuple[bytes | None, Codec] | None = None
         previous: bytes | None = None
         if chunk.source is not None:
-            record = await self._reader.read(self._tp("jobs", chunk), chunk.source.offset)
+            record = await self._reader.read(self._tp("jobs", chunk, chunk.source.partition), chunk.source.offset)
             if record is not None:
                 source = record.value, parse_headers(record.headers, self._limits).codec
         if chunk.previous is not None:
-            record = await self._reader.read(self._tp("job-results", chunk), chunk.previous)
+            record = await self._reader.read(
+                self._tp("job-results", chunk, chunk.previous_partition), chunk.previous
+            )  # fmt: skip
             previous = record.value if record is not None else None
         return chunk_work(chunk, source, previous, self._limits)
 
@@ -310,8 +314,8 @@ class ChunkProcessor:
             self._dead_letters.add(output, record, tp, error)
         return output
 
-    def _tp(self, stream: Stream, chunk: Chunk) -> TopicPartition:
-        return TopicPartition(self._topics.name(stream), chunk.partition)
+    def _tp(self, stream: Stream, chunk: Chunk, number: int | None) -> TopicPartition:
+        return TopicPartition(self._topics.name(stream), chunk.partition if number is None else number)
 
     # ------------------------------------------------------------------ the interface of a processor
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from inferd.schemas.topics import TenantTopics
@@ -28,7 +28,7 @@ class TenantJobs:
     chunks: ChunkProcessor
 
 
-def compose_jobs(
+def compose_jobs(  # noqa: PLR0913, PLR0917  (everything that jobs need)
     settings: StreamSettings,
     tenant: str,
     table: LaneTable,
@@ -37,13 +37,14 @@ def compose_jobs(
     measures: LaneMeasures,
     destinations: Destinations = UNCHECKED,
     process_batch: ProcessBatch | None = None,
+    used: Callable[[], int] | None = None,
 ) -> TenantJobs:
-    """`process_batch`: user code that scores chunks instead of a model."""
+    """`process_batch`: user code that scores chunks instead of a model; `used`: how many partitions of the topics are
+    used, by default those of the settings."""
+    used = used if used is not None else lambda: settings.topics.partitions
     topics = TenantTopics(settings.namespace, tenant)
     owned = JobStore(tenant, table, settings.limits)
-    context = JobContext(
-        topics, owned, pin_in(catalog), settings.topics.partitions, settings.worker_id, measures, destinations
-    )
+    context = JobContext(topics, owned, pin_in(catalog), used, settings.worker_id, measures, destinations)
     scorer = ChunkScorer(catalog, settings.limits, process_batch)
-    chunks = ChunkProcessor(topics, scorer, reader, settings, measures, destinations)
+    chunks = ChunkProcessor(topics, scorer, reader, settings, measures, destinations, used=used)
     return TenantJobs(owned, (JobMessageProcessor(context), JobResultProcessor(context), chunks), chunks)

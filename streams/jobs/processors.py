@@ -39,7 +39,7 @@ from inferd.streams.group import Records
 from inferd.streams.inference import AliasHeaders, Record, alias_headers
 from inferd.streams.jobs.job_store import JobsPartition, JobStore, change_of
 from inferd.streams.jobs.state import JobState, Pin, Step, Terms, advance, count, tick
-from inferd.streams.kafka import UNCHECKED, Destinations, Outgoing
+from inferd.streams.kafka import UNCHECKED, Destinations, Outgoing, partition_of_key
 from inferd.streams.lane import Kind, OutputBatch, OwnerProcessor, Work
 from inferd.streams.telemetry import MESSAGE_SPAN, JobCounters, LaneMeasures
 
@@ -63,13 +63,17 @@ class JobContext:
     topics: TenantTopics
     owned: JobStore
     pin: Pin
-    partitions: int
-    """Of `job-chunks`."""
+    used: Callable[[], int]
+    """How many partitions of the topics of jobs are used."""
     worker_id: str
     measures: LaneMeasures = field(default_factory=LaneMeasures)
     destinations: Destinations = UNCHECKED
     clock: Callable[[], float] = time.time
     """Unix seconds."""
+
+    @property
+    def partitions(self) -> int:
+        return self.used()
 
     def now_ms(self) -> int:
         return int(self.clock() * 1000)
@@ -179,6 +183,7 @@ class _JobProcessor(OwnerProcessor):
         yield TopicPartition(self._dead_letters.topic, number)
         for each in range(self._context.partitions):
             yield TopicPartition(topics.name("job-chunks"), each)
+            yield TopicPartition(self.topic, each)
 
     async def process(self, work: Work) -> Sequence[Sequence[OutputBatch]]:
         return [[self._output(tp, records)] if records else [] for tp, records in work]
@@ -187,8 +192,24 @@ class _JobProcessor(OwnerProcessor):
         now_ms = self._context.now_ms()
         output = self.output_of(records, now_ms)
         draft = _Draft(self._context, tp.partition, self._owned.partitions[tp.partition], output)
-        self.take_each(output, tp, records, lambda record: self._take(draft, record, now_ms))
+        self.take_each(
+            output,
+            tp,
+            records,
+            lambda record: None if self._sent_on(draft, record) else self._take(draft, record, now_ms),
+        )
         return draft.finish()
+
+    def _sent_on(self, draft: _Draft, record: Record) -> bool:
+        """Whether a record is sent on to the partition of its job: partitions were added since it was sent, or its
+        producer has another partitioner."""
+        job_id = parse_job_key(record.key)
+        number = partition_of_key(job_id.encode(), self._context.partitions)
+        if number == draft.number or draft.partition.state(job_id) is not None:
+            return False
+        draft.output.tally.bytes_out += len(record.value or b"")
+        draft.output.add(self.topic, number, (record.key, record.value, [*record.headers]))
+        return True
 
     def _take(self, draft: _Draft, record: Record, now_ms: int) -> ModelServingError | None:
         """Adds the output of a record; returns the reason if it was rejected."""

@@ -43,7 +43,7 @@ from inferd.schemas.topics import TenantTopics
 from inferd.streams.jobs.errors import NotOwnerError, RetryLaterError
 from inferd.streams.jobs.job_store import JobStore
 from inferd.streams.jobs.reader import RecordReader
-from inferd.streams.jobs.state import JobState, status_of
+from inferd.streams.jobs.state import JobState, place_of, status_of
 from inferd.streams.jobs.upload import JobMessageSender
 from inferd.streams.kafka import close_producer, open_producer, partition_of_key, producer_options
 from inferd.streams.lane import PUBLISH_ERRORS, describe
@@ -69,9 +69,12 @@ class JobService:
         reader: RecordReader,
         owner_url: OwnerUrl,
         retrieved: Callable[[float], None] = lambda _began: None,
+        used: Callable[[str], int] | None = None,
     ) -> None:
         """`owned`: stores by tenant; `owner_url`: URL of the owner of a partition of `jobs`; `retrieved`: called with
-        the start time (`perf_counter`) after each read of a chunk's result."""
+        the start time (`perf_counter`) after each read of a chunk's result; `used`: how many partitions of a tenant's
+        `jobs` are used, by default those of the settings."""
+        self._used = used if used is not None else lambda _tenant: settings.topics.partitions
         self._settings = settings
         self._owned = owned
         self._reader = reader
@@ -119,7 +122,9 @@ class JobService:
         tp = TopicPartition(TenantTopics(self._settings.namespace, tenant).name("job-results"), number)
         behind = state.chunks["first_row"] + state.chunks["rows"] > from_row
         for place in np.flatnonzero(behind & (state.chunks["result"] >= 0)).tolist():
-            result = await self._result(tp, int(state.chunks[place]["result"]), state)
+            at = place_of(int(state.chunks[place]["result"]))
+            of = tp if at.partition is None else TopicPartition(tp.topic, at.partition)
+            result = await self._result(of, at.offset, state)
             yield b"".join(_lines(result, from_row))
 
     async def _result(self, tp: TopicPartition, offset: int, state: JobState) -> ChunkResult:
@@ -215,7 +220,7 @@ class JobService:
 
     def _messages(self, tenant: str, job_id: str, number: int | None = None) -> JobMessageSender:
         owned = self._jobs_of(tenant)
-        number = self.partition_of(job_id) if number is None else number
+        number = self.partition_of(tenant, job_id) if number is None else number
         if number not in owned.partitions:
             raise self._not_owner(tenant, number)
         topic = TenantTopics(self._settings.namespace, tenant).name("jobs")
@@ -240,26 +245,25 @@ class JobService:
 
     # ------------------------------------------------------------------ whose
 
-    def partition_of(self, job_id: str) -> int:
+    def partition_of(self, tenant: str, job_id: str) -> int:
         """The partition that Kafka's default partitioner chooses for a job."""
-        return partition_of_key(job_id.encode(), self.partitions)
+        return partition_of_key(job_id.encode(), self._used(tenant))
 
     def owned_partitions(self, tenant: str) -> frozenset[int]:
         """The partitions of `jobs` whose jobs this worker owns."""
         owned = self._owned().get(tenant)
         return frozenset() if owned is None else frozenset(owned.partitions)
 
-    @property
-    def partitions(self) -> int:
-        """Number of partitions of a tenant's `jobs`."""
-        return self._settings.topics.partitions
+    def partitions(self, tenant: str) -> int:
+        """How many partitions of a tenant's `jobs` are used."""
+        return self._used(tenant)
 
     def _new_id(self, tenant: str) -> str:
         """An unused job id; it belongs to this worker if this worker owns a partition."""
         mine = self._jobs_of(tenant).partitions
-        for _ in range(IDS_A_PARTITION * self.partitions):
+        for _ in range(IDS_A_PARTITION * self._used(tenant)):
             job_id = f"job-{secrets.token_hex(8)}"
-            if not mine or self.partition_of(job_id) in mine:
+            if not mine or self.partition_of(tenant, job_id) in mine:
                 break
         return job_id
 
@@ -274,7 +278,7 @@ class JobService:
         found = owned.find(job_id)
         if found is not None:
             return found
-        number = self.partition_of(job_id)
+        number = self.partition_of(tenant, job_id)
         if number not in owned.partitions:
             raise self._not_owner(tenant, number)
         raise JobNotFoundError(f"there is no job {job_id!r}")

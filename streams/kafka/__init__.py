@@ -32,11 +32,10 @@ from inferd.streams.kafka.rights import (
     worker_rights,
 )
 from inferd.streams.kafka.rights_check import is_denied, missing_rights
-from inferd.streams.kafka.start_offsets import offset_metadata, read_positions
+from inferd.streams.kafka.start_offsets import committed, offset_metadata, read_positions
 from inferd.streams.kafka.topic_checks import (
     TopicsError,
     TopicState,
-    owner_partitions,
     result_record_bytes_max,
     table_partitions,
     topic_specs,
@@ -58,11 +57,13 @@ from inferd.streams.kafka.transactions import (
     transaction_failures,
     unit_of,
 )
+from inferd.streams.kafka.used_partitions import Family, UsedPartitions, ancestors, belongs
 
 __all__ = [
     "REFRESH_INTERVAL_S",
     "UNCHECKED",
     "Destinations",
+    "Family",
     "HeaderList",
     "KnownTopics",
     "Operation",
@@ -79,10 +80,14 @@ __all__ = [
     "TopicsError",
     "TransactionResult",
     "UnreadableLogError",
+    "UsedPartitions",
+    "ancestors",
     "as_rejection",
+    "belongs",
     "changelog_config",
     "changelog_name",
     "close_producer",
+    "committed",
     "describe_missing",
     "describe_rights",
     "describe_topics",
@@ -98,7 +103,6 @@ __all__ = [
     "missing_rights",
     "offset_metadata",
     "open_producer",
-    "owner_partitions",
     "partition_of_key",
     "produce",
     "produce_changes",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -41,6 +41,15 @@ def offset_metadata(topic_id: str) -> str:
 def is_from_deleted_topic(note: str, topic_id: str) -> bool:
     """Whether an offset was committed for a deleted topic of the same name."""
     return bool(topic_id) and note.startswith(NOTE) and note != offset_metadata(topic_id)
+
+
+async def committed(
+    consumer: AIOKafkaConsumer, tps: Collection[TopicPartition], topics: KnownTopics
+) -> set[TopicPartition]:
+    """Those of `tps` for which the group has an offset, of the topic that exists now. Raises `KafkaError`."""
+    coordinator: Any = consumer._coordinator  # noqa: SLF001  (`consumer.committed` drops the metadata)
+    found = {tp: each for tp, each in (await coordinator.fetch_committed_offsets(list(tps))).items() if each[0] >= 0}
+    return {tp for tp, (_, note) in found.items() if not is_from_deleted_topic(note, topics.id_of(tp.topic))}
 
 
 def position_of(committed: int | None, beginning: int, end: int, reset: Reset) -> Position:

@@ -25,6 +25,7 @@ from inferd.streams.kafka.changelogs import (
     changelog_config,
     changelog_name,
 )
+from inferd.streams.kafka.used_partitions import used_partitions
 from inferd.streams.settings import StreamSettings, TopicSettings
 
 Role = Stream | Literal["changelog", "reply-to", "sink"]
@@ -149,17 +150,6 @@ def _changelog_bytes_max(table: TableName, limits: Limits) -> int:
             return TO_LABEL_BYTES_MAX + OTHER_BYTES
         case "predictions":
             return 0  # an entry that is too large for its changelog is skipped
-
-
-def owner_partitions(settings: StreamSettings) -> dict[str, int]:
-    """Number of partitions that are used of topics whose owners have state: those of jobs, labels and
-    the lifecycle."""
-    tenants = (TenantTopics(settings.namespace, tenant) for tenant in settings.tenants)
-    used = dict.fromkeys((*JOB_STREAMS, *LABEL_STREAMS), settings.topics.partitions) | dict.fromkeys(
-        LIFECYCLE_STREAMS, 1
-    )
-    streams = set(streams_of(settings))
-    return {topics.name(each): count for topics in tenants for each, count in used.items() if each in streams}
 
 
 def reply_specs(settings: StreamSettings) -> list[TopicSpec]:
@@ -314,7 +304,7 @@ def _wrong_partitions(spec: TopicSpec, state: TopicState, common: _Common) -> It
                 f"{facts} and must have 1, and Kafka cannot take partitions away: set INFERD_NAMESPACE to another name,"
                 " whose topics are created, and deploy the models there; do not delete this topic, it holds models"
             )
-    elif common.partitions == have != spec.partitions:
+    elif common.partitions == have and used_partitions(spec.partitions, [have]) != have:
         yield f"{facts}, INFERD_TOPIC_PARTITIONS is {spec.partitions}: {_setting(have)}; do not change the topic"
     elif spec.stream in KEYED and have < wanted:
         yield f"{facts}, INFERD_TOPIC_PARTITIONS is {wanted}: {_setting(have)}; {_keyed(spec.stream)}"
@@ -327,7 +317,7 @@ def _wrong_partitions(spec: TopicSpec, state: TopicState, common: _Common) -> It
 
 
 KEYED: frozenset[Role] = frozenset({"jobs", *LABEL_STREAMS})
-"""Topics whose partition is the hash of an id, modulo the setting."""
+"""Topics whose partition is the hash of an id: their number of partitions is doubled, never chosen freely."""
 
 
 def _keyed(stream: Role) -> str:
@@ -345,11 +335,13 @@ def _setting(partitions: int) -> str:
 def _note(spec: TopicSpec, state: TopicState, common: _Common) -> str | None:
     if spec.stream not in KEYED or state.partitions <= spec.partitions or common.partitions is not None:
         return None
+    wanted = spec.partitions
+    while wanted < state.partitions:
+        wanted *= 2
     return (
-        f"topic {state.name} has {state.partitions} partitions, INFERD_TOPIC_PARTITIONS is {spec.partitions}: "
-        f"the others are not served. If {'jobs were opened' if spec.stream == 'jobs' else 'labels were awaited'} with "
-        f"{spec.partitions}, leave the setting and the other topics as they are; do not delete this one "
-        "(docs/operations.md#topics-that-change)"
+        f"topic {state.name} has {state.partitions} partitions, and other topics of the tenant have less: the new ones"
+        f" are not served. Run `inferd topics grow --partitions {wanted}`; do not delete this one"
+        " (docs/operations.md#topics-that-change)"
     )
 
 

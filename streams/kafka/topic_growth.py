@@ -1,7 +1,7 @@
-"""Adds partitions to the topics of requests while workers run.
+"""Adds partitions to all topics of a tenant and to their changelogs, while workers run.
 
-The partition of a job or a label is the hash of its id modulo a number that never changes: their topics do not grow.
-Topics that `requests` needs grow before it, so that a new partition can be served as soon as it exists.
+The number is that of the settings doubled once or more (`used_partitions.py`). Topics that others write are the last,
+so that what a new partition needs is there when it is.
 """
 
 from __future__ import annotations
@@ -9,20 +9,31 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from aiokafka.admin import NewPartitions
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
-from inferd.streams.kafka.topic_checks import PARTITIONS_MAX, TopicsError, TopicSpec, TopicState, topic_specs
+from inferd.schemas.topics import Stream
+from inferd.streams.kafka.topic_checks import (
+    FOREIGN,
+    PARTITIONS_MAX,
+    SINGLE,
+    TopicsError,
+    TopicSpec,
+    TopicState,
+    topic_specs,
+)
 from inferd.streams.kafka.topics import LOOK_AGAIN_S, VISIBLE_WITHIN_S, Admin, states_of
+from inferd.streams.kafka.used_partitions import used_partitions
 from inferd.streams.settings import StreamSettings
 
-GROWING = ("results", "dead-letters", "capture", "shadow-results")
-"""Streams that grow with `requests`, besides changelogs of its tables."""
+LAST: tuple[Stream, ...] = ("to-label", "labels", "jobs", "requests")
+"""The streams that grow last, in this order."""
 
 
 def growth(specs: Sequence[TopicSpec], states: Sequence[TopicState], partitions: int) -> list[str]:
-    """Names of the topics that get partitions, in order: those of `requests` are the last.
+    """Names of the topics that get partitions, in order.
 
     Raises `TopicsError` with each reason why it cannot be done; nothing is changed then.
     """
@@ -30,6 +41,7 @@ def growth(specs: Sequence[TopicSpec], states: Sequence[TopicState], partitions:
         raise TopicsError([f"no more than {PARTITIONS_MAX} partitions can be served"], lasting=True)
     of = {state.name: state for state in states}
     grown = [spec for spec in specs if _grows(spec)]
+    base = grown[0].partitions
     problems = [
         of[spec.name].problem or f"topic {spec.name} does not exist" for spec in specs if not of[spec.name].partitions
     ]
@@ -37,25 +49,34 @@ def growth(specs: Sequence[TopicSpec], states: Sequence[TopicState], partitions:
         have = of[spec.name].partitions
         if have > partitions:
             problems.append(f"topic {spec.name} has {have} partitions already, and Kafka cannot take partitions away")
+    if used_partitions(base, [partitions]) != partitions:
+        problems.append(
+            f"INFERD_TOPIC_PARTITIONS is {base}, and the state of jobs and labels is found by the hash of their id:"
+            f" the number can be {base * 2}, {base * 4}, {base * 8} and so on"
+        )
     if problems:
         raise TopicsError(problems, lasting=True)
-    ordered = sorted(grown, key=lambda spec: spec.stream == "requests")
+    ordered = sorted(grown, key=lambda spec: LAST.index(spec.stream) if spec.stream in LAST else -1)
     return [spec.name for spec in ordered if of[spec.name].partitions < partitions]
 
 
 def _grows(spec: TopicSpec) -> bool:
-    return spec.stream in ("requests", *GROWING) or (spec.stream == "changelog" and bool(spec.follows))
+    return spec.stream not in SINGLE | FOREIGN and not spec.first_only
 
 
 async def grow_topics(settings: StreamSettings, partitions: int) -> list[TopicState]:
-    """Adds partitions to the topics of requests of all tenants of the settings; returns their states afterwards.
+    """Adds partitions to the topics of all tenants of the settings; returns their states afterwards.
 
     Running workers take the new partitions up by themselves. Safe to repeat: topics that have them are left. Raises
-    `TopicsError` with each reason why it cannot be done, and `KafkaError` if the broker does not answer.
+    `TopicsError` with each reason why it cannot be done, and `KafkaError` if the broker does not answer. Topics that
+    only workers with other settings use (`capture`, those of labels) grow if they exist.
     """
-    specs = topic_specs(settings)
+    needed = {spec.name for spec in topic_specs(settings)}
+    specs = topic_specs(replace(settings, capture_share=1.0, labels_window_s=1.0))
     async with Admin(settings.connection) as admin:
-        states = await states_of(admin, specs, settings.connection)
+        found = zip(specs, await states_of(admin, specs, settings.connection), strict=True)
+        there = [(spec, state) for spec, state in found if state.partitions or spec.name in needed]
+        specs, states = [spec for spec, _ in there], [state for _, state in there]
         for name in growth(specs, states, partitions):
             try:
                 await admin.create_partitions({name: NewPartitions(partitions)})

@@ -16,6 +16,7 @@ from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 
 from inferd.schemas.connection import KafkaConnection
+from inferd.schemas.topics import LABEL_STREAMS
 from inferd.streams.connection import client_options
 from inferd.streams.kafka.topic_metadata import TopicMetadata, read_topics
 from inferd.streams.tasks import finished
@@ -23,6 +24,8 @@ from inferd.streams.tasks import finished
 log = structlog.get_logger(__name__)
 
 REFRESH_INTERVAL_S = 1.0
+WRITTEN_BY_ID = ("jobs", *LABEL_STREAMS)
+"""Streams that others write, to a partition by the hash of an id."""
 LOOK_TIMEOUT_S = 5.0
 
 
@@ -118,14 +121,19 @@ class TopicWatch:
         return sorted(name for name, now in self._topics.items() if now is None and name not in self._others)
 
     def unowned_reasons(
-        self, topics: Collection[str], assigned: Collection[TopicPartition], partitions_max: Mapping[str, int]
+        self,
+        topics: Collection[str],
+        assigned: Collection[TopicPartition],
+        partitions_max: Callable[[str], int | None],
     ) -> list[str]:
-        """Why existing partitions of `topics` are assigned to no worker."""
+        """Why existing partitions of `topics` are assigned to no worker. `partitions_max`: how many of a topic are
+        used; None: all."""
         reasons = []
         for topic in sorted(topics):
             tps = {TopicPartition(topic, number) for number in range(self.partitions.get(topic, 0))}
-            most = partitions_max.get(topic, len(tps))
-            if topic.endswith(".jobs"):  # Additional partitions of other topics are never written.
+            used = partitions_max(topic)
+            most = len(tps) if used is None else used
+            if topic.rpartition(".")[2] in WRITTEN_BY_ID:
                 reasons += surplus_reasons({tp for tp in tps if tp.partition >= most}, most)
             reasons += unassigned_reasons({tp for tp in tps.difference(assigned) if tp.partition < most})
         return reasons
@@ -168,13 +176,16 @@ def unassigned_reasons(tps: Collection[TopicPartition]) -> list[str]:
     return [f"{_subject(tps)} assigned to no worker"]
 
 
-def surplus_reasons(tps: Collection[TopicPartition], most: int) -> list[str]:
-    """Why additional partitions of a topic of jobs are not served, with the remedy."""
+def surplus_reasons(tps: Collection[TopicPartition], used: int) -> list[str]:
+    """Why additional partitions of a topic of jobs or labels are not served, with the remedy."""
     if not tps:
         return []
+    wanted = used
+    while wanted <= max(tp.partition for tp in tps):
+        wanted *= 2
     return [
-        f"{_subject(tps)} not served: INFERD_TOPIC_PARTITIONS is {most}, and jobs are found by their id among so many;"
-        " leave the setting and the other topics of jobs as they are (docs/operations.md#topics-that-change)"
+        f"{_subject(tps)} not served: {used} are used, and more once all topics of the tenant have {wanted}; run"
+        f" `inferd topics grow --partitions {wanted}` (docs/operations.md#topics-that-change)"
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from inferd.schemas.topics import TenantTopics
@@ -26,14 +26,17 @@ class TenantLabels:
     outcomes: Counter[str]
 
 
-def compose_labels(settings: StreamSettings, tenant: str, table: LaneTable, destinations: Destinations) -> TenantLabels:
-    """The processors of `to-label` and `labels`. Both have the table: they share one unit a partition."""
-    topics, partitions = TenantTopics(settings.namespace, tenant), settings.topics.partitions
+def compose_labels(
+    settings: StreamSettings, tenant: str, table: LaneTable, destinations: Destinations, used: Callable[[], int]
+) -> TenantLabels:
+    """The processors of `to-label` and `labels`. Both have the table: they share one unit a partition. `used`: how many
+    partitions are used."""
+    topics = TenantTopics(settings.namespace, tenant)
     store = LabelStore(tenant, table)
     context = LabelContext(
-        topics=topics, store=store, partitions=partitions, window_ms=int(settings.labels_window_s * 1000),
+        topics=topics, store=store, used=used, window_ms=int(settings.labels_window_s * 1000),
         worker_id=settings.worker_id, limits=settings.limits, destinations=destinations,
     )  # fmt: skip
-    predictions = PredictionsToLabel(topics.name("to-label"), partitions, destinations)
+    predictions = PredictionsToLabel(topics.name("to-label"), used, destinations)
     processors = (PredictionProcessor(context), LabelMessageProcessor(context))
     return TenantLabels(store, processors, predictions, context.outcomes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -21,15 +21,15 @@ class PredictionsToLabel:
     """Writes the predictions of a micro-batch to `to-label`, with the results of their partition. Predictions over HTTP
     wait for the next output of any partition, and are lost if the worker ends before that."""
 
-    def __init__(self, topic: str, partitions: int, destinations: Destinations) -> None:
-        """`partitions`: number of partitions that are used."""
+    def __init__(self, topic: str, used: Callable[[], int], destinations: Destinations) -> None:
+        """`used`: how many partitions are used."""
         self.topic = topic
-        self._partitions = partitions
+        self._used = used
         self._destinations = destinations
         self._late = LateRecords()
 
     def outputs(self, _number: int) -> Iterable[TopicPartition]:
-        return (TopicPartition(self.topic, number) for number in range(self._partitions))
+        return (TopicPartition(self.topic, number) for number in range(self._used()))
 
     def add(self, parts: Sequence[Part], outcome: Outcome, now_ms: int) -> None:
         part_of = {index: part for part in parts for index in part.span}
@@ -68,7 +68,7 @@ class PredictionsToLabel:
             self._late.add(outgoing)
         else:
             output.tally.bytes_out += len(value)
-            output.add(self.topic, partition_of_key(key, self._partitions), outgoing)
+            output.add(self.topic, partition_of_key(key, self._used()), outgoing)
 
 
 def all_finite(scores: Scores) -> bool:

@@ -21,7 +21,7 @@ from inferd.schemas.monitoring import WindowKey, WindowStats, encode_window, mer
 from inferd.schemas.topics import Stream, TenantTopics
 from inferd.streams.group import Records
 from inferd.streams.inference import Record
-from inferd.streams.kafka import Destinations, partition_of_key
+from inferd.streams.kafka import Destinations, Outgoing, partition_of_key
 from inferd.streams.labels.join import Entry, Step, add_label, add_prediction, expired
 from inferd.streams.labels.store import LabelsPartition, LabelStore, encode_entry
 from inferd.streams.lane import Kind, OutputBatch, OwnerProcessor, Work
@@ -38,8 +38,8 @@ class LabelContext:
 
     topics: TenantTopics
     store: LabelStore
-    partitions: int
-    """Number of partitions that are used."""
+    used: Callable[[], int]
+    """How many partitions are used."""
     window_ms: int
     """How long a prediction waits for its label."""
     worker_id: str
@@ -110,6 +110,7 @@ class LabelProcessor(OwnerProcessor):
     def outputs(self, number: int) -> Iterable[TopicPartition]:
         yield TopicPartition(self._dead_letters.topic, number)
         yield TopicPartition(self._context.topics.name("model-stats"), 0)
+        yield from (TopicPartition(self.topic, each) for each in range(self._context.used()))
 
     def records_max(self) -> int:
         return RECORDS_MAX
@@ -127,6 +128,15 @@ class LabelProcessor(OwnerProcessor):
     def _take(self, draft: _Draft, tp: TopicPartition, record: Record) -> ModelServingError | None:
         """Adds a record; returns the reason if it was rejected."""
         raise NotImplementedError
+
+    def _sent_on(self, draft: _Draft, tp: TopicPartition, key: bytes, outgoing: Outgoing) -> bool:
+        """Whether a record is sent on to the partition of its id: partitions were added since it was sent, or its
+        producer has another partitioner."""
+        number = partition_of_key(key, self._context.used())
+        if number == tp.partition or draft.entry(key) is not None:
+            return False
+        draft.output.add(self.topic, number, outgoing)
+        return True
 
     async def opened(self, number: int) -> None:
         await self._context.store.open(number)
@@ -154,6 +164,8 @@ class PredictionProcessor(LabelProcessor):
     def _take(self, draft: _Draft, tp: TopicPartition, record: Record) -> ModelServingError | None:
         prediction = decode_to_label(record.value)
         key = prediction.id.encode()
+        if self._sent_on(draft, tp, key, (key, record.value, [])):
+            return None
         draft.take(key, add_prediction(draft.entry(key), prediction, draft.now_ms, self._context.window_ms))
         return None
 
@@ -167,23 +179,17 @@ class PredictionProcessor(LabelProcessor):
 
 
 class LabelMessageProcessor(LabelProcessor):
-    """The processor of `labels`. A label in another partition than its id has there is sent on."""
+    """The processor of `labels`."""
 
     def __init__(self, context: LabelContext) -> None:
         super().__init__(context, "labels")
-
-    def outputs(self, number: int) -> Iterable[TopicPartition]:
-        yield from super().outputs(number)
-        yield from (TopicPartition(self.topic, each) for each in range(self._context.partitions))
 
     def _take(self, draft: _Draft, tp: TopicPartition, record: Record) -> ModelServingError | None:
         limits = self._context.limits
         headers = parse_headers(record.headers, limits)
         label = decode_label(record.value, headers.codec, limits)
         key = label.id.encode()
-        number = partition_of_key(key, self._context.partitions)
-        if number != tp.partition:
-            draft.output.add(self.topic, number, (key, record.value, [headers.codec.header]))
+        if self._sent_on(draft, tp, key, (key, record.value, [headers.codec.header])):
             return None
         step = add_label(draft.entry(key), label, draft.now_ms)
         draft.take(key, step)

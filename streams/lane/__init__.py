@@ -7,6 +7,7 @@ from inferd.streams.lane.context import LaneContext
 from inferd.streams.lane.dead_letters import DeadLetters, dead_letter_of, outgoing_of, rejection_of
 from inferd.streams.lane.exactly_once import ExactlyOnce
 from inferd.streams.lane.guarantee import PUBLISH_ERRORS, Guarantee, OnAcked, OnFailed
+from inferd.streams.lane.handover import Handover, KeyedTable, Move
 from inferd.streams.lane.lane import Lane
 from inferd.streams.lane.output_batch import OutputBatch, timestamps_of
 from inferd.streams.lane.owner import OwnerProcessor
@@ -21,10 +22,13 @@ __all__ = [
     "DeadLetters",
     "ExactlyOnce",
     "Guarantee",
+    "Handover",
+    "KeyedTable",
     "Kind",
     "Lane",
     "LaneContext",
     "MakeGuarantee",
+    "Move",
     "OnAcked",
     "OnFailed",
     "OutputBatch",

@@ -1,4 +1,4 @@
-"""Takes partitions over: fence earlier owners, restore tables, open processors, read positions, seek.
+"""Takes partitions over: fill new ones, fence earlier owners, restore tables, open processors, read positions, seek.
 
 The order matters: after the fence no earlier owner can write anything, so tables and positions that are read then are
 final.
@@ -70,6 +70,7 @@ class Takeover:
         try:
             if plan.tps:
                 await plan.faults.until_done(what, partial(self._check_topics, plan), still_assigned)
+                await plan.faults.until_done(what, partial(self._hand_over, plan), still_assigned, bounded=False)
                 await plan.faults.until_done(what, partial(self._fence, plan), still_assigned)
             if still_assigned():
                 await self._restore_tables(plan)
@@ -85,6 +86,11 @@ class Takeover:
     async def _check_topics(self, plan: TakeoverPlan) -> None:
         await self._topics.refresh()
         plan.partitions = {tp: self._context.partitions.make(tp) for tp in self.servable(plan.tps)}
+
+    async def _hand_over(self, plan: TakeoverPlan) -> None:
+        """New partitions get the states of their ids from older ones, which are fenced for that."""
+        if (handover := self._context.handover) is not None:
+            await handover.run(plan.partitions, self._outputs, self._context.group.consumer)
 
     async def _fence(self, plan: TakeoverPlan) -> None:
         await self._guarantee.fence({tp: self._outputs(tp) for tp in plan.partitions})

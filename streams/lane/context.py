@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from inferd.streams.kafka import UNCHECKED, Destinations, KnownTopics
 from inferd.streams.lane.backoff import Faults
+from inferd.streams.lane.handover import Handover
 from inferd.streams.lane.owned_partitions import OwnedPartitions
 from inferd.streams.lane.processor import Processor
 from inferd.streams.lane.progress import Progress
@@ -51,6 +52,8 @@ class LaneContext:
     """Called with an unexpected exception of a task."""
     destinations: Destinations = UNCHECKED
     """Limits of the topics that are written to."""
+    handover: Handover | None = None
+    """Fills new partitions of tables; None if there are none."""
     on_denied: Callable[[], None] = lambda: None
     """Called when the broker denies a request."""
     clock: Callable[[], float] = time.time

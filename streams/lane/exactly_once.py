@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import starmap
@@ -14,6 +15,7 @@ from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 from inferd.streams.kafka import (
     UNCHECKED,
     Destinations,
+    Outgoing,
     TransactionResult,
     close_producer,
     last_transaction_results,
@@ -147,6 +149,26 @@ class ExactlyOnce:
             batch.wrote(table, (await future).offset + count - 1)
         await producer.commit_transaction()
         self._measures.commits += 1
+
+    async def write(
+        self,
+        tp: TopicPartition,
+        records: Mapping[tuple[str, int], Sequence[Outgoing]],
+        offsets: Mapping[TopicPartition, OffsetAndMetadata],
+    ) -> None:
+        """One transaction with the producer of a fenced partition: records by topic and partition, and offsets."""
+        producer, now_ms = self._producers[self._unit_of(tp)].producer, int(time.time() * 1000)
+        with transaction_failures(producer):
+            await producer.begin_transaction()
+            sent: list[tuple[str, asyncio.Future[RecordMetadata]]] = []
+            for (topic, number), each in records.items():
+                with raise_rejections(topic):
+                    futures = await produce(producer, topic, number, each, now_ms, self._bytes_max(topic))
+                sent += [(topic, future) for future in futures]
+            if offsets:
+                await producer.send_offsets_to_transaction(dict(offsets), self._group_id)
+            await asyncio.gather(*starmap(_acknowledgement, sent))
+            await producer.commit_transaction()
 
     async def commit(self, consumer: AIOKafkaConsumer, partitions: Collection[Partition]) -> None:
         """Does nothing: the transactions have committed the offsets."""

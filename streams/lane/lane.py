@@ -235,6 +235,11 @@ class Lane:
         if not self._draining:
             self._ownership.check_topics()
 
+    def take_over_again(self, tenant: str) -> None:
+        """Takes the partitions of a tenant over again, unless that is being done."""
+        if not self._draining:
+            self._ownership.take_over_again(tenant)
+
     # ------------------------------------------------------------------ fetched
 
     @property

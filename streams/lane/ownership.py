@@ -168,8 +168,13 @@ class Ownership:
             return
         servable = self._takeover.servable(self._assigned)
         for tenant in self._partitions.tenants:
-            if not self.paused(tenant) and not self._is_recovering(tenant) and self._has_changed(tenant, servable):
-                self._recoveries[tenant] = self._context.tasks.start(self._follow_topics(tenant, self._epoch))
+            if self._has_changed(tenant, servable):
+                self.take_over_again(tenant)
+
+    def take_over_again(self, tenant: str) -> None:
+        """Takes the partitions of a tenant over again, unless that is being done."""
+        if not self.paused(tenant) and not self._is_recovering(tenant):
+            self._recoveries[tenant] = self._context.tasks.start(self._follow_topics(tenant, self._epoch))
 
     def _has_changed(self, tenant: str, servable: set[TopicPartition]) -> bool:
         owned = self._partitions.of_tenant(tenant)

@@ -9,31 +9,38 @@ from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
 
 from inferd.schemas.connection import KafkaConnection
 from inferd.streams.kafka.topic_growth import grow_topics
+from inferd.streams.kafka.used_partitions import FAMILIES, topics_of, used_partitions
 from inferd.streams.settings import GroupSettings, StreamSettings, TopicSettings
 from tests.chaos.faults import fault
 from tests.chaos.ledger import PARTITIONS
 from tests.chaos.system import TENANTS, System
 
-GROWN_MAX = PARTITIONS + 8
+GROWN_MAX = 4 * PARTITIONS
 NOTICED_S = (0.5, 4.0)
 
 
 @fault("partitions added")
 def grow(system: System, rng: random.Random) -> None:
-    """Adds a partition to the topics of requests; half of the time first to `requests` alone, by hand."""
+    """Doubles the partitions of all topics, up to `GROWN_MAX`; half of the time some of them by hand first.
+
+    Jobs are open meanwhile. Later it only repeats the command.
+    """
     admin = system.admin  # its requests end with it
     name = system.clusters[0].topics.name("requests")
     present = len(admin.list_topics(name, 20).topics[name].partitions)
-    wanted = min(present + 1, GROWN_MAX)
-    if rng.random() < 0.5:
-        asked = [NewPartitions(cluster.topics.name("requests"), wanted) for cluster in system.clusters]
-        if wanted > present:
-            for done in admin.create_partitions(asked).values():
-                done.result(20)
-        system.run_on(rng.uniform(*NOTICED_S))
-    system.mark()
+    wanted = min(used_partitions(PARTITIONS, [present]) * 2, GROWN_MAX)
     settings = StreamSettings(
         KafkaConnection(system.kafka.bootstrap_servers), "grow", system.directory, namespace=system.namespace,
         tenants=tuple(TENANTS), topics=TopicSettings(partitions=PARTITIONS), group=GroupSettings(system.namespace),
     )  # fmt: skip
+    if rng.random() < 0.5:
+        by_hand = [
+            name for tenant in TENANTS for family in FAMILIES[:1] for name in topics_of(settings, tenant, family)
+        ]
+        by_hand += [cluster.topics.name("requests") for cluster in system.clusters]
+        for name in rng.sample(by_hand, rng.randint(1, len(by_hand))):
+            if len(admin.list_topics(name, 20).topics[name].partitions) < wanted:
+                admin.create_partitions([NewPartitions(name, wanted)])[name].result(20)
+        system.run_on(rng.uniform(*NOTICED_S))
+    system.mark()
     asyncio.run(grow_topics(settings, wanted))

@@ -1,4 +1,4 @@
-"""Topics of requests get partitions while workers answer: by the command, and by hand."""
+"""Topics get partitions while workers answer: by the command, and by hand. Jobs and labels of before are found."""
 
 from __future__ import annotations
 
@@ -8,15 +8,21 @@ import sys
 from typing import Any
 
 import msgpack
+import numpy as np
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 
-from tests.fixtures.workers import PARTITIONS, Cluster, Load, StartWorker, TrainedModel, until
+from inferd import SyncClient
+from inferd.schemas.jobs import encode_close, encode_open, encode_rows
+from inferd.schemas.labels import Label
+from inferd.schemas.monitoring import decode_window, merged
+from tests.fixtures.workers import PARTITIONS, Cluster, Load, StartWorker, TrainedModel, Worker, until
 
 COMMAND = (sys.executable, "-c", "from inferd.daemon.cli import main; main()")
 GROWN = 2 * PARTITIONS
 NEW_REQUESTS, FIRST_NEW = 40, 1_000_000
 """Requests to the new partitions, and the number in the id of the first."""
+JOBS, REQUESTS = 6, 100
 
 
 def grow(cluster: Cluster) -> str:
@@ -28,11 +34,10 @@ def grow(cluster: Cluster) -> str:
     return done.stdout
 
 
-def grow_by_hand(cluster: Cluster) -> None:
+def grow_by_hand(cluster: Cluster, *topics: str) -> None:
     admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
-    asked = [NewPartitions(cluster.topics.name("requests"), GROWN)]
-    for done in admin.create_partitions(asked).values():
-        done.result(30)
+    for topic in topics or [cluster.topics.name("requests")]:
+        admin.create_partitions([NewPartitions(topic, GROWN)])[topic].result(30)
 
 
 def send_to_new_partitions(cluster: Cluster) -> None:
@@ -88,3 +93,85 @@ def test_partitions_are_added_under_load_and_nothing_is_lost_or_twice(
         assert ledger.repeated == 0
     for worker in workers:
         until(lambda worker=worker: worker.get("/readyz")[0] == 200, 30, "ready")  # type: ignore[misc]
+
+
+def send(cluster: Cluster, job_id: str, *messages: bytes) -> None:
+    """As a program with librdkafka does it: by the current number of partitions."""
+    producer = cluster.producer(partitioner="murmur2_random")
+    for message in messages:
+        producer.produce(cluster.topics.name("jobs"), message, job_id.encode())
+    assert producer.flush(30) == 0
+
+
+def is_grown(workers: list[Worker], stream: str) -> bool:
+    owned = [each for worker in workers for each in worker.get("/status")[1]["partitions"]]
+    return {each["partition"] for each in owned if each["topic"].endswith(f".{stream}")} == {*range(GROWN)}
+
+
+@pytest.mark.timeout(300)
+def test_jobs_and_labels_of_before_are_found(  # noqa: C901, PLR0915  (one story)
+    kafka: str, namespace: str, model: TrainedModel, start_worker: StartWorker
+) -> None:
+    """Some topics get partitions by hand, the others by the command. Jobs are open, and predictions wait for labels."""
+    cluster = Cluster(kafka, namespace)
+    cluster.create_topics()
+    cluster.deploy(model)
+    workers = [start_worker(cluster, labels_window_s=3_600) for _ in range(2)]
+    for worker in workers:
+        worker.wait_ready()
+    load = Load(cluster, model)
+    load.send(REQUESTS)
+    assert not load.ledger().lost
+    rows = np.random.default_rng(5).normal(size=(50, model.n_features)).tolist()
+    bad = [["no number", *rows[0][1:]], *rows[1:]]
+    expected = model.booster.predict(rows).tolist()
+    with SyncClient(kafka, namespace=namespace) as client:
+        for n in range(JOBS):
+            client.submit_job("demo", bad if n % 2 else rows, job_id=f"old-{n}", chunk_rows=10)
+        until(lambda: all(client.job_status(f"old-{n}").ended for n in range(JOBS)), 60, "the jobs have ended")
+        for n in range(JOBS):
+            send(cluster, f"open-{n}", encode_open("demo", chunk_rows=10), encode_rows(0, rows))
+        until(lambda: all(client.job_status(f"open-{n}").processed == 50 for n in range(JOBS)), 60, "the jobs are open")
+        grow_by_hand(cluster, *(cluster.topics.name(stream) for stream in ("jobs", "job-results", "to-label")))
+        grow(cluster)
+        until(lambda: is_grown(workers, "jobs") and is_grown(workers, "labels"), 60, "the partitions are taken up")
+
+        def results() -> int:
+            return len([r for r in cluster.read_all("job-results") if r.key().startswith(b"old-")])
+
+        with_copies = results()
+        for n in range(JOBS):
+            found = [row.outputs.get("prediction") for row in client.job_results(f"old-{n}")]
+            assert found == [None if n % 2 and not row else expected[row] for row in range(50)]
+            # The same content under the same id is the same job.
+            client.submit_job("demo", bad if n % 2 else rows, job_id=f"old-{n}", chunk_rows=10)
+        assert {client.job_status(f"old-{n}").status for n in range(0, JOBS, 2)} == {"completed"}
+        assert results() == with_copies, "nothing was scored again"
+        for n in range(1, JOBS, 2):
+            client.retry_job(f"old-{n}")
+        for n in range(JOBS):
+            send(cluster, f"open-{n}", encode_rows(1, rows), encode_close(2))
+            client.submit_job("demo", rows, job_id=f"new-{n}")
+
+        def ended(name: str) -> bool:
+            return all(client.job_status(f"{name}-{n}").ended for n in range(JOBS))
+
+        until(lambda: all(map(ended, ("old", "open", "new"))), 60, "all jobs have ended")
+        for n in range(JOBS):
+            found = [row.outputs.get("prediction") for row in client.job_results(f"open-{n}")]
+            assert found == expected * 2
+            found = [row.outputs.get("prediction") for row in client.job_results(f"old-{n}")]
+            assert found == [None if n % 2 and not row else expected[row] for row in range(50)]
+            assert client.job_status(f"new-{n}").succeeded == 50
+        assert {client.job_status(f"old-{n}").attempt for n in range(1, JOBS, 2)} == {1}
+        assert len(client.list_jobs()) == 3 * JOBS
+        client.send_labels(Label(f"r{n}", n % 2) for n in range(REQUESTS))
+
+        def labelled() -> int:
+            windows = merged([decode_window(record.value()) for record in cluster.read_all("model-stats")])
+            return windows.quality.rows if windows is not None and windows.quality is not None else 0
+
+        until(lambda: labelled() == REQUESTS, 60, "labels are joined with predictions of before")
+    for worker in workers:
+        until(lambda worker=worker: worker.get("/readyz")[0] == 200, 60, "ready")  # type: ignore[misc]
+        assert worker.stop() == 0

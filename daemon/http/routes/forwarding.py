@@ -78,9 +78,8 @@ class Group(Protocol):
     def owned_partitions(self, tenant: str) -> frozenset[int]:
         """The partitions whose jobs this worker owns."""
 
-    @property
-    def partitions(self) -> int:
-        """Number of partitions."""
+    def partitions(self, tenant: str) -> int:
+        """How many partitions of a tenant's jobs are used."""
 
 
 class Body:
@@ -167,7 +166,7 @@ class Forwarding:
         for partitions, jobs in await asyncio.gather(*(self._ask(request, url) for url in sorted(self.group.peers()))):
             covered |= partitions
             found += jobs
-        if missing := sorted(set(range(self.group.partitions)) - covered):
+        if missing := sorted(set(range(self.group.partitions(tenant))) - covered):
             raise UnavailableError(f"no worker owns the jobs of partitions {missing}: the group is rebalancing; retry")
         return found
 

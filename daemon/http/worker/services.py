@@ -47,9 +47,8 @@ class OwnedJobs(Jobs, Protocol):
     Implemented by `inferd.streams.jobs.service.JobService`.
     """
 
-    @property
-    def partitions(self) -> int:
-        """Number of partitions."""
+    def partitions(self, tenant: str) -> int:
+        """How many partitions of a tenant's jobs are used."""
 
     def owned_partitions(self, tenant: str) -> frozenset[int]:
         """The partitions that this worker owns."""
@@ -106,10 +105,9 @@ class StreamsJobs:
         """See `Group`."""
         return self._jobs.owned_partitions(tenant)
 
-    @property
-    def partitions(self) -> int:
+    def partitions(self, tenant: str) -> int:
         """See `Group`."""
-        return self._jobs.partitions
+        return self._jobs.partitions(tenant)
 
     @property
     def _jobs(self) -> OwnedJobs:

@@ -2,6 +2,7 @@
 
 from inferd.streams.jobs.state.codec import decode_state, encode_state, state_bytes_max
 from inferd.streams.jobs.state.messages import opening_hash
+from inferd.streams.jobs.state.places import moved, place_of
 from inferd.streams.jobs.state.report import status_of
 from inferd.streams.jobs.state.state import NOTHING_USED, JobState, Usage, usage_of
 from inferd.streams.jobs.state.step import Pin, PinnedModel, Step, Terms, expire
@@ -20,7 +21,9 @@ __all__ = [
     "decode_state",
     "encode_state",
     "expire",
+    "moved",
     "opening_hash",
+    "place_of",
     "state_bytes_max",
     "status_of",
     "tick",

@@ -9,6 +9,7 @@ import numpy as np
 from inferd.schemas.codecs import MSGPACK
 from inferd.schemas.jobs import Chunk, RowBatch, Source
 from inferd.schemas.limits import Limits
+from inferd.streams.jobs.state.places import place_of
 from inferd.streams.jobs.state.state import CHUNK, JobState, Records
 
 
@@ -53,6 +54,8 @@ def chunk_records(
         data = inline[1].cut(start, start + rows) if inline is not None and inline[0] == seq else None
         if data is not None and len(data) > limits.job_chunk_bytes_max:
             data = None
+        rows_at, result_at = place_of(int(state.messages[seq]["offset"])), place_of(int(chunk["result"]))
+        has_result = chunk["result"] >= 0
         yield Chunk(
             job_id=state.job_id,
             chunk=place,
@@ -67,6 +70,7 @@ def chunk_records(
             attempt=int(chunk["attempt"]),
             rows=data,
             rows_encoding=(inline[1].codec if inline is not None and data is not None else MSGPACK).name,
-            source=None if data is not None else Source(int(state.messages[seq]["offset"]), start, start + rows),
-            previous=int(chunk["result"]) if chunk["result"] >= 0 else None,
+            source=None if data is not None else Source(rows_at.offset, start, start + rows, rows_at.partition),
+            previous=result_at.offset if has_result else None,
+            previous_partition=result_at.partition if has_result else None,
         )

@@ -12,6 +12,7 @@ from inferd.schemas.jobs import (
     Missing,
     Ranges,
 )
+from inferd.streams.jobs.state.places import other_partitions
 from inferd.streams.jobs.state.state import JobState
 
 
@@ -37,6 +38,7 @@ def status_of(state: JobState) -> JobStatus:
         missing=UNSET if state.missing is None else state.missing,
         attempt=state.attempt or UNSET,
         labels=state.labels or UNSET,
+        results_in=other_partitions(state) or UNSET,
     )
 
 

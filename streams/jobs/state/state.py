@@ -24,7 +24,7 @@ from inferd.schemas.requests import DEFAULT_OUTPUTS, Output
 Records = NDArray[np.void]
 
 MESSAGE = np.dtype([("offset", "<i8"), ("rows", "<i4"), ("digest", "<u8")])
-"""By `seq`; `offset` in `jobs`, -1 for a message that has not arrived."""
+"""By `seq`; `offset`: its place (`places.py`) in `jobs`, -1 for a message that has not arrived."""
 CHUNK = np.dtype(
     [
         ("first_row", "<i8"),
@@ -37,7 +37,7 @@ CHUNK = np.dtype(
         ("done", "?"),
     ]
 )
-"""Rows from `start` on of message `seq`. `result`: offset of the latest result in `job-results`, -1 without one;
+"""Rows from `start` on of message `seq`. `result`: place of the latest result in `job-results`, -1 without one;
 `failed`: failed rows of that result; `done`: whether it belongs to the latest attempt."""
 
 

@@ -389,13 +389,16 @@ def topic_record(offset: int, value: bytes | None, key: bytes | None = b"k", hea
 class Alone:
     """A group of one worker."""
 
-    partitions = 4
+    count = 4
+
+    def partitions(self, _tenant: str) -> int:
+        return self.count
 
     def peers(self) -> frozenset[str]:
         return frozenset()
 
     def owned_partitions(self, _tenant: str) -> frozenset[int]:
-        return frozenset(range(self.partitions))
+        return frozenset(range(self.count))
 
 
 class FakeRoutes:

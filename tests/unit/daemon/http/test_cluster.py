@@ -31,8 +31,6 @@ TENANTS = ("default", "other")
 class Worker:
     """One worker of two tenants, with a sample of each in its history."""
 
-    partitions = 4
-
     def __init__(self, name: str, secret: PeerSecret | None, tokens: TokensFile | None) -> None:
         self.others: set[str] = set()
         self.asked: list[web.Request] = []
@@ -70,6 +68,9 @@ class Worker:
 
     def peers(self) -> frozenset[str]:
         return frozenset(self.others)
+
+    def partitions(self, _tenant: str) -> int:
+        return 4
 
     def owned_partitions(self, _tenant: str) -> frozenset[int]:
         return frozenset()

@@ -42,8 +42,11 @@ class JobStore(FakeJobs):
         super().__init__()
         self.mine, self.owned = mine, partitions
         self.url: str | None = None
-        self.partitions = 2
+        self.count = 2
         self.starting = False
+
+    def partitions(self, _tenant: str) -> int:
+        return self.count
 
     def owned_partitions(self, tenant: str) -> frozenset[int]:
         if self.starting:

@@ -44,7 +44,7 @@ def assigned(
     app: Any = SimpleNamespace(
         tables=SimpleNamespace(data={}, changelog_topics=set()), tracer=None,
         sensors=SimpleNamespace(on_assignment_start=lambda *_: None, on_assignment_completed=lambda *_: None),
-        partitions_max=dict.fromkeys(JOBS, settings.topics.partitions),
+        partitions_max=dict.fromkeys(JOBS, settings.topics.partitions).get,
     )  # fmt: skip
     app.sensors.on_assignment_error = lambda *_: None
     cluster = SimpleNamespace(partitions_for_topic=lambda topic: {*range(counts[topic])} or None)
@@ -100,8 +100,7 @@ async def test_the_app_assigns_so(tmp_path: Path) -> None:
     app = create_app(StreamSettings(KafkaConnection(), "w", tmp_path, "ns", topics=TopicSettings(partitions=3)))
     assert type(app.assignor).__name__ == "LaneAssignor"
     assert app.assignor.replicas == REPLICAS
-    jobs = {f"ns.default.{stream}": 3 for stream in ("jobs", "job-results", "job-chunks")}
-    assert app.partitions_max == {**jobs, "ns.default.model-stats": 1, "ns.default.rollouts": 1}
+    assert app.partitions_max("ns.default.jobs") is None
 
 
 def test_faust_calls_the_overridden_methods() -> None:

@@ -33,6 +33,7 @@ from inferd.streams.inference.catalog import ModelCatalog, State, Version
 from inferd.streams.jobs import chunk_processor as chunks_module
 from inferd.streams.jobs.composition import compose_jobs
 from inferd.streams.jobs.reader import RecordReader
+from inferd.streams.kafka import partition_of_key
 from inferd.streams.lane.output_batch import OutputBatch
 from inferd.streams.lane.processor import Processor
 from inferd.streams.settings import StreamSettings, TopicSettings
@@ -62,6 +63,10 @@ class Log:
     async def read(self, tp: TopicPartition, offset: int) -> Any:
         """Like `RecordReader` does it."""
         return self.records[tp][offset]
+
+    def send(self, job_id: bytes, value: bytes, headers: Any = ()) -> None:
+        """A message of a job, in the partition of its id."""
+        self.append("jobs", partition_of_key(job_id, PARTITIONS), job_id, value, headers)
 
     def append(self, stream: Stream, number: int, key: bytes | None, value: bytes | None, headers: Any = ()) -> None:
         tp = TopicPartition(TOPICS.name(stream), number)
@@ -135,22 +140,22 @@ async def test_a_job_in_messages_ends_with_each_row_counted(log: Log) -> None:
         encode_rows(1, [*GOOD_ROWS, BAD_ROW]),
         encode_close(2),
     ):
-        log.append("jobs", 1, b"j", value)
+        log.send(b"j", value)
     await log.settle()
     status = log.status("j")
     assert (status["status"], status["succeeded"], status["failed"]) == ("completed_with_errors", 20, 1)
     assert {record.partition for record in log.written("job-chunks")} == {0, 1, 2}
-    assert {record.partition for record in log.written("job-results")} == {1}
+    assert {record.partition for record in log.written("job-results")} == {partition_of_key(b"j", PARTITIONS)}
     assert log.undeclared == set()
 
 
 async def test_results_of_a_job_have_the_revision_and_variant_that_its_alias_had_when_it_was_opened(log: Log) -> None:
     log.catalog.put_alias("sum", "champion", Alias(1, revision=4))
-    log.append("jobs", 1, b"j", encode_submit("sum", [*GOOD_ROWS, BAD_ROW], chunk_rows=3))
+    log.send(b"j", encode_submit("sum", [*GOOD_ROWS, BAD_ROW], chunk_rows=3))
     await log.settle()
     log.catalog.put_alias("sum", "champion", Alias(1, revision=5, shadow=[2]))
-    log.append("jobs", 1, b"j", encode_retry())
-    log.append("jobs", 0, b"direct", encode_submit("sum:1", GOOD_ROWS, chunk_rows=3))
+    log.send(b"j", encode_retry())
+    log.send(b"direct", encode_submit("sum:1", GOOD_ROWS, chunk_rows=3))
     await log.settle()
     by_alias = {"inferd-alias-revision": b"4", "inferd-variant": b"champion"}
     for record in log.written("job-results"):
@@ -160,16 +165,16 @@ async def test_results_of_a_job_have_the_revision_and_variant_that_its_alias_had
 
 async def test_processors_write_only_to_declared_partitions(log: Log) -> None:
     """A takeover ends open transactions of the former owner only in declared partitions."""
-    log.append("jobs", 0, b"whole", encode_submit("sum", [*GOOD_ROWS, BAD_ROW], chunk_rows=3))
-    log.append("jobs", 0, b"garbage", b"\xc1")
-    log.append("jobs", 2, b"cancelled", encode_open("sum", chunk_rows=1))
-    log.append("jobs", 2, b"cancelled", encode_rows(0, GOOD_ROWS))
-    log.append("jobs", 2, b"cancelled", encode_cancel())
-    log.append("jobs", 1, b"unknown", encode_submit("nobody", GOOD_ROWS))
+    log.send(b"whole", encode_submit("sum", [*GOOD_ROWS, BAD_ROW], chunk_rows=3))
+    log.send(b"garbage", b"\xc1")
+    log.send(b"cancelled", encode_open("sum", chunk_rows=1))
+    log.send(b"cancelled", encode_rows(0, GOOD_ROWS))
+    log.send(b"cancelled", encode_cancel())
+    log.send(b"unknown", encode_submit("nobody", GOOD_ROWS))
     log.append("job-chunks", 2, b"garbage", b"\xc1")
     log.append("job-results", 1, b"garbage", b"\xc1")
     await log.settle()
-    log.append("jobs", 0, b"whole", encode_retry())
+    log.send(b"whole", encode_retry())
     await log.settle()
     assert log.status("whole")["status"] == "completed_with_errors"
     assert log.status("cancelled")["status"] == "cancelled"
@@ -185,7 +190,7 @@ async def test_processors_write_only_to_declared_partitions(log: Log) -> None:
 
 async def test_a_job_that_was_opened_just_now_waits_for_its_model(log: Log) -> None:
     log.timestamp = int(time.time() * 1_000)
-    log.append("jobs", 0, b"early", encode_submit("late", GOOD_ROWS))
+    log.send(b"early", encode_submit("late", GOOD_ROWS))
     settling = asyncio.create_task(log.settle())
     await asyncio.sleep(0)
     manifest = msgspec.structs.replace(sum_model().manifest, model_id="late")
@@ -196,16 +201,16 @@ async def test_a_job_that_was_opened_just_now_waits_for_its_model(log: Log) -> N
 
 async def test_a_job_whose_model_is_never_deployed_fails_after_a_timeout(log: Log) -> None:
     log.timestamp = int(time.time() * 1_000)
-    log.append("jobs", 0, b"early", encode_submit("nobody", GOOD_ROWS))
+    log.send(b"early", encode_submit("nobody", GOOD_ROWS))
     await log.settle()
     assert log.status("early")["status"] == "failed"
 
 
 async def chunks_of(log: Log, job_id: bytes, model: str, rows: int = 6) -> None:
     """Opens a job that is split into chunks of one row, on all partitions of `job-chunks`; none is scored yet."""
-    log.append("jobs", 0, job_id, encode_submit(model, GOOD_ROWS[:rows], chunk_rows=1))
+    log.send(job_id, encode_submit(model, GOOD_ROWS[:rows], chunk_rows=1))
     messages = next(processor for processor in log.processors if processor.topic.endswith(".jobs"))
-    while await log._advance(messages, 0, 0):
+    while any([await log._advance(messages, number, 0) for number in range(PARTITIONS)]):
         pass
 
 

@@ -153,5 +153,5 @@ def test_an_id_that_is_chosen_here_belongs_here() -> None:
     for number in range(4):
         jobs = service({}, {number})
         ids = {jobs._new_id("default") for _ in range(20)}
-        assert {jobs.partition_of(job_id) for job_id in ids} == {number}
+        assert {jobs.partition_of("default", job_id) for job_id in ids} == {number}
         assert len(ids) == 20

@@ -28,18 +28,18 @@ def states(specs: list[TopicSpec], **counts: int) -> list[TopicState]:
     return checked(specs, found, "kafka:9092")
 
 
-def test_what_requests_need_grows_before_them_and_topics_of_jobs_do_not() -> None:
+def test_all_topics_grow_and_those_that_others_write_are_the_last() -> None:
     specs = topic_specs(SETTINGS)
     names = growth(specs, states(specs), 8)
-    assert names[-2:] == ["ns.a.requests", "ns.b.requests"]
-    assert set(names) == {
-        f"ns.{t}.{s}" for t in "ab" for s in ("requests", "results", "dead-letters", "shadow-results")
-    } | {f"inferd-{t}.predictions-changelog" for t in "ab"}
+    assert names[-4:] == ["ns.a.jobs", "ns.b.jobs", "ns.a.requests", "ns.b.requests"]
+    assert set(names) == {spec.name for spec in specs if spec.partitions > 1}
     grown = [replace(s, partitions=8) if s.name in names else s for s in states(specs)]
     assert growth(specs, grown, 8) == [], "it is safe to repeat"
     assert not any(state.problem for state in checked(specs, grown, "kafka:9092")), "workers start with these topics"
-    one_left = [replace(s, partitions=4) if s.name == "ns.a.requests" else s for s in grown]
-    assert growth(specs, one_left, 8) == ["ns.a.requests"], "after a kill in between"
+    for killed_after in range(len(names)):
+        there = dict.fromkeys(names[:killed_after], 8)
+        between = [replace(s, partitions=there.get(s.name, s.partitions)) for s in states(specs)]
+        assert growth(specs, between, 8) == names[killed_after:], "after a kill in between"
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,7 @@ def test_what_requests_need_grows_before_them_and_topics_of_jobs_do_not() -> Non
         ({"jobs": 0}, 8, "topic ns.a.jobs does not exist"),
         ({}, 3, "has 4 partitions already, and Kafka cannot take partitions away"),
         ({}, 10_001, "no more than 10000"),
+        ({}, 6, "INFERD_TOPIC_PARTITIONS is 4, .* the number can be 8, 16, 32 and so on"),
     ],
 )
 def test_why_not(counts: dict[str, int], partitions: int, problem: str) -> None:

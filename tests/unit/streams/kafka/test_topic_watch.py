@@ -137,7 +137,8 @@ def test_reasons_name_topic_and_partitions() -> None:
     assert unassigned_reasons(tps("t", 5)) == ["partition 5 of t is assigned to no worker"]
     assert unassigned_reasons([]) == surplus_reasons([], 4) == []
     (surplus,) = surplus_reasons(tps("jobs", 4, 5), 4)
-    assert surplus.startswith("partitions 4 and 5 of jobs are not served: INFERD_TOPIC_PARTITIONS is 4")
+    assert surplus.startswith("partitions 4 and 5 of jobs are not served: 4 are used, and more once all topics of the")
+    assert "inferd topics grow --partitions 8" in surplus
     lacking = {tp: tps("results", tp.partition) for tp in tps("requests", 4, 5, 6)}
     assert unserved_reasons(tps("requests", 6, 4, 5), lambda tp: lacking[tp]) == [
         "partitions 4, 5 and 6 of requests are not served: they need partitions of results that do not exist"

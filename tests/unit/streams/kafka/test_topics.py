@@ -312,13 +312,13 @@ async def test_two_workers_may_create_at_the_same_time(cluster: FakeCluster) -> 
 
 async def test_a_worker_with_other_settings_that_was_quicker_is_noticed(cluster: FakeCluster) -> None:
     def other() -> None:
-        for spec in topic_specs(settings_of(partitions=8)):
+        for spec in topic_specs(settings_of(partitions=6)):
             cluster.topics.setdefault(spec.name, Topic(spec.partitions, spec.replication, dict(spec.config)))
 
     cluster.before_create = other
     problems = await problems_of(settings_of())
     assert len(problems) == sum(spec.partitions > 1 for spec in topic_specs(settings_of()))
-    assert all("has 8 partitions, INFERD_TOPIC_PARTITIONS is 4: set INFERD_TOPIC_PARTITIONS=8;" in p for p in problems)
+    assert all("has 6 partitions, INFERD_TOPIC_PARTITIONS is 4: set INFERD_TOPIC_PARTITIONS=6;" in p for p in problems)
 
 
 async def test_creation_waits_until_new_topics_are_listed(cluster: FakeCluster) -> None:
@@ -445,7 +445,7 @@ async def test_a_topic_with_wrong_settings_is_named_with_a_remedy(cluster: FakeC
 @pytest.mark.parametrize(
     ("made", "text"),
     [
-        ({"partitions": 8}, "set INFERD_TOPIC_PARTITIONS=8; do not change the topic"),
+        ({"partitions": 6}, "set INFERD_TOPIC_PARTITIONS=6; do not change the topic"),
         ({"partitions": 2}, "set INFERD_TOPIC_PARTITIONS=2; do not change the topic"),
         ({"replication": 3}, "set INFERD_TOPIC_REPLICATION=3, or change"),
         (
@@ -520,7 +520,8 @@ async def test_jobs_with_more_partitions_than_the_setting_are_served_in_part_and
     cluster.topics["ns.default.jobs"].partitions = 6
     (noted,) = [state for state in await ensure_topics(settings_of()) if state.note]
     assert noted.name == "ns.default.jobs"
-    assert "has 6 partitions, INFERD_TOPIC_PARTITIONS is 4: the others are not served" in (noted.note or "")
+    assert "has 6 partitions, and other topics of the tenant have less" in (noted.note or "")
+    assert "inferd topics grow --partitions 8" in (noted.note or "")
 
 
 async def test_if_requests_was_extended_dependent_topics_must_be_extended(cluster: FakeCluster) -> None:
