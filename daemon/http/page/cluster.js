@@ -1,6 +1,6 @@
 // What the statuses of all workers add up to. Pure: no element and no request is made here.
 
-const ERRORS_WARN = .01, ERRORS_BAD = .05, SPEED_S = 10, DRIFT_WARN = .1, MINUTE = 12;
+const ERRORS_WARN = .01, ERRORS_BAD = .05, SPEED_S = 10, DRIFT_WARN = .1, MINUTE = 12, QUOTA_WARN = .95;
 export const DRIFT_BAD = .2;
 
 const sum = (items, of) => items.reduce((total, item) => total + (of(item) ?? 0), 0);
@@ -38,6 +38,7 @@ export function clusterOf(answer, tenant = null) {
     drift: all("drift").sort((a, b) => worst(b) - worst(a)),
     rollouts: all("rollouts").flatMap(each => each.live.map(live => ({...live, tenant: each.tenant}))),
     pauses: uniqueBy(all("pauses"), each => `${each.tenant} ${each.kind} ${each.name}`, a => a),
+    quotas: group(all("quotas"), each => each.tenant).map(quotaOf),
     waiting: uniqueBy(all("waiting"), each => each.tenant, a => a),
     lag: known.some(status => status.lag != null) ? sum(known, status => status.lag) : null,
     now: nowOf(known),
@@ -92,6 +93,13 @@ function shadowOf(parts) {
   const add = name => sum(parts, each => each[name]);
   return {...parts[0], requests: add("requests"), rows: add("rows"), compared: add("compared"), differing: add("differing"),
     predict_s: add("predict_s"), dropped: added(parts.map(each => each.dropped)), last_error: parts.find(each => each.last_error)?.last_error};
+}
+
+// Limits are those of all workers together; what was used, delayed and refused is added up.
+function quotaOf(parts) {
+  const add = name => sum(parts, each => each[name]);
+  return {tenant: parts[0].tenant, requests_per_s: parts[0].requests_per_s, bytes_per_s: parts[0].bytes_per_s, used_requests_per_s: add("used_requests_per_s"),
+    used_bytes_per_s: add("used_bytes_per_s"), delayed: add("delayed"), refused: add("refused")};
 }
 
 function nowOf(known) {
@@ -161,6 +169,9 @@ function failures(cluster, series) {
   return [sum(cluster.tenants, each => each.requests_in), sum(cluster.tenants, each => sum(Object.values(each.errors), n => n)), "since the start"];
 }
 
+// The share of a quota that is used, of requests or of bytes, whichever is more.
+export const quotaUsed = quota => Math.max(0, ...["requests_per_s", "bytes_per_s"].map(name => quota[name] > 0 ? quota[`used_${name}`] / quota[name] : 0));
+
 // What is wrong, worst first: [{level: bad or warn, text, href}].
 export function problemsOf(cluster, series = []) {
   const found = [], bad = (text, href) => found.push({level: "bad", text, href}), warn = (text, href) => found.push({level: "warn", text, href});
@@ -177,6 +188,7 @@ export function problemsOf(cluster, series = []) {
     (used ? bad : warn)(`model ${each.model_id}:${each.version} failed${used ? `, and ${each.aliases.join(", ")} points at it` : ""}: ${each.reason ?? "no reason known"}`, `#/models/${each.model_id}`);
   }
   for (const each of cluster.waiting) warn(`tenant ${each.tenant} waits: ${each.reason}`, "#/workers");
+  for (const each of cluster.quotas) if (quotaUsed(each) >= QUOTA_WARN) warn(`tenant ${each.tenant} uses ${Math.round(quotaUsed(each) * 100)} % of its quota: what is beyond waits, or is refused over HTTP`, "#/");
   for (const each of cluster.pauses) warn(`${each.kind} ${each.name} is paused since ${new Date(each.at).toLocaleString("en-GB")} by ${each.by}${each.reason ? `: ${each.reason}` : ""}`, each.kind === "model" ? `#/models/${each.name}` : "#/routes");
   for (const each of cluster.routes) if (each.state !== "running") (each.state === "refused" ? bad : warn)(`route ${each.route} is ${each.state}: ${each.reason ?? ""}`, "#/routes");
   const [requests, errors, when] = failures(cluster, series), share = requests > 0 ? errors / requests : 0;

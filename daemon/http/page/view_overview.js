@@ -2,7 +2,7 @@
 
 import {ask, name} from "/page/api.js";
 import {dropZone} from "/page/actions.js";
-import {spark} from "/page/charts.js";
+import {bar, spark} from "/page/charts.js";
 import {sum} from "/page/cluster.js";
 import {badge, card, empty, h, link, table} from "/page/dom.js";
 import {flow} from "/page/flow.js";
@@ -28,7 +28,7 @@ export function render(_url, context, {jobs, rollouts}) {
       card(["Latency", h("span", {class: "faint"}, "of the slowest worker")], timeChart(context, "Latency over time", [["p50", each => each.p50, "c2"], ["p99", each => each.p99, "c3"]], ms)),
       card("Lag in records", timeChart(context, "Lag over time", [["lag", each => each.lag, "c4"]], compact)),
       card("Rows per second", timeChart(context, "Rows per second over time", [["rows/s", each => each.rows, "c5"]], compact))),
-    card("Flow", flow(context)),
+    card("Flow", flow(context)), quotas(cluster),
     rollouts.map(([modelId, status]) => rolloutCard(context, modelId, status)),
     jobs.length > 0 && card(["Running jobs", link("#/jobs", "all jobs")], table([["job"], ["model"], ["status"], ["progress"]],
       jobs.map(job => [link(`#/jobs/${name(job.job_id)}`, job.job_id), `${job.model_id}:${job.version ?? "?"}`, jobState(job), progress(job)]), "")),
@@ -54,6 +54,12 @@ function busiest(context) {
   const models = [...cluster.models].sort((a, b) => (b.state === "failed") - (a.state === "failed") || (of(b) ?? 0) - (of(a) ?? 0) || b.requests - a.requests).slice(0, 8);
   return card(["Busiest models", link("#/models", cluster.models.length === 1 ? "its version" : `all ${whole(cluster.models.length)} versions`)], table([["version"], ["state"], ["aliases", "wrap"], ["requests/s", "number"], ["requests", "number"]],
     models.map(each => [link(`#/models/${name(each.model_id)}`, `${each.model_id}:${each.version}`), modelState(each), each.aliases.join(", ") || "–", decimal(of(each)), compact(each.requests)]), "none"));
+}
+
+function quotas(cluster) {
+  const used = (quota, name, show) => quota[name] > 0 ? bar(quota[`used_${name}`] / quota[name], `${show(quota[`used_${name}`])} of ${show(quota[name])}`, quota[`used_${name}`] >= .95 * quota[name] ? "warn" : "c0") : "unlimited";
+  return cluster.quotas.length > 0 && card(["Quotas", h("span", {class: "faint"}, "of all workers together")], table([["tenant"], ["requests/s"], ["bytes/s"], ["delayed", "number"], ["refused", "number"]],
+    cluster.quotas.map(each => [each.tenant, used(each, "requests_per_s", decimal), used(each, "bytes_per_s", bytes), whole(each.delayed), whole(each.refused)]), ""));
 }
 
 function workers(context) {

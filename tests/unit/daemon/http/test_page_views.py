@@ -25,7 +25,7 @@ from inferd.schemas.monitoring.drift import Distance
 from inferd.schemas.rollouts import Measure, RolloutStatus
 from inferd.schemas.rollouts.rollout import Breach, Rollout, RolloutEvent
 from inferd.streams.telemetry import DanglingAlias
-from inferd.streams.telemetry.snapshot import PauseSnapshot
+from inferd.streams.telemetry.snapshot import PauseSnapshot, QuotaSnapshot
 from tests.fixtures.browser import OpenPage, is_wider_than_the_window, shoot
 from tests.unit.daemon.fake_streams import histogram, jobs, model, partition, route, snapshot, tenant
 from tests.unit.daemon.http.fake_http_services import FakeWorker, topic_record
@@ -497,6 +497,16 @@ def test_failures_of_the_first_seconds_make_the_badge_red(worker: FakeWorker, op
         page = open_page(served.url)
         page.get_by_text("50.0 % of the requests since the start failed").wait_for()
         assert page.locator("#health .bad").count() == 1
+
+
+def test_quotas_show_what_is_used_of_them(full: Served, open_page: OpenPage) -> None:
+    quota = QuotaSnapshot("default", 100.0, 0.0, 0.5, 97.0, 5_000.0, 12, 3)
+    full.worker.streams.said = full_snapshot(quotas=(quota,))
+    page = open_page(full.url)
+    page.get_by_text("tenant default uses 97 % of its quota").wait_for()
+    row = page.locator("tr", has=page.get_by_text("97 of 100")).inner_text()
+    assert row.split() == ["default", "97", "of", "100", "unlimited", "12", "3"]
+    shoot(page, "quotas")
 
 
 def test_trouble_makes_the_badge_red(full: Served, open_page: OpenPage) -> None:
