@@ -86,7 +86,7 @@ test-mlserver: $(VENV)/.installed-dev $(MLSERVER)/.installed ## Send requests th
 test-page: $(VENV)/.installed-dev ## Open the page in the browser of this machine, in all sizes and colours; keep pictures in .screenshots.
 	@INFERD_TEST_PAGE_SIZES=1 $(PY) -m pytest tests/unit/daemon/http/test_page_views.py
 
-test-access: $(VENV)/.installed-dev ## Connect a worker, a client and a command by every security protocol of Kafka (3 minutes).
+test-access: $(VENV)/.installed-dev ## Connect a worker, a client and a command by every security protocol of Kafka (4 to 6 minutes).
 	@$(PY) -m pytest tests/heavy/access_matrix.py
 
 test-asyncapi: $(VENV)/.installed-dev $(ASYNCAPI)/.installed ## Check the AsyncAPI document by AsyncAPI's own parser and JSON Schema (downloads Node.js and them once).
