@@ -15,7 +15,7 @@ from tests.chaos.faults import fault
 from tests.chaos.ledger import PARTITIONS
 from tests.chaos.system import TENANTS, System
 
-GROWN_MAX = 4 * PARTITIONS
+GROWN_MAX = 2 * PARTITIONS
 NOTICED_S = (0.5, 4.0)
 
 
