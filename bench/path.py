@@ -2,7 +2,8 @@
 
 `python -m bench.path`: inferd and a loop written by hand take turns in one process, on one thread, over requests that
 are all different; µs of CPU a message, the best of the turns for each micro-batch, and the ratio. The loop reads and
-writes record batches with aiokafka, and decodes and encodes as the loops of `python -m bench` do, without headers.
+writes record batches with aiokafka, and decodes and encodes as the loops of `python -m bench` do, without headers;
+with `--own-headers`, each request has a `correlation-id` and a `traceparent` of its own, which its result has, too.
 Sockets, asyncio and the bookkeeping of partitions are in neither.
 """
 
@@ -56,22 +57,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0."""
     parser = argparse.ArgumentParser(prog="python -m bench.path", description=__doc__)
     parser.add_argument("--turns", type=int, default=9)
+    parser.add_argument("--own-headers", action="store_true")
     options = parser.parse_args(arguments)
     console, ledger = Console(), CpuLedger()
     table = Table("layout", "micro-batch", "by hand µs", "inferd µs", "by hand / inferd")
     for layout in MEASURED:
-        asyncio.run(compare(table, layout, options.turns))
+        asyncio.run(compare(table, layout, options.turns, own_headers=options.own_headers))
     console.print(table)
     console.print(f"others' load: {ledger.verdict()}")
     return 0
 
 
-async def compare(table: Table, layout: str, turns: int) -> None:
+async def compare(table: Table, layout: str, turns: int, *, own_headers: bool) -> None:
     """Adds the rows of a layout."""
     text, requests = train(100, 31), make_requests(REQUESTS, "r", layout)
-    contenders = {"by hand": by_hand(text, layout), "inferd": inferd(text, layout)}
+    contenders = {"by hand": by_hand(text, layout, own_headers=own_headers), "inferd": inferd(text, layout)}
     for size in SIZES:
-        batches = [fetched(requests, first, size) for first in range(0, REQUESTS, size)]
+        batches = [fetched(requests, first, size, own_headers=own_headers) for first in range(0, REQUESTS, size)]
         best = {name: [float("inf")] * len(batches) for name in contenders}
         for turn in range(turns):
             for number, batch in enumerate(batches):
@@ -84,7 +86,7 @@ async def compare(table: Table, layout: str, turns: int) -> None:
         table.add_row(layout, f"{size:,}", f"{hand:.2f}", f"{own:.2f}", f"{hand / own:.2f}")
 
 
-def fetched(requests: Requests, first: int, size: int) -> Fetched:
+def fetched(requests: Requests, first: int, size: int, *, own_headers: bool) -> Fetched:
     """A micro-batch as the broker has it, spread over the partitions."""
     now_ms = int(time.time() * 1000)
     parts = []
@@ -94,6 +96,9 @@ def fetched(requests: Requests, first: int, size: int) -> Fetched:
         )
         for offset, number in enumerate(range(first + partition, first + size, PARTITIONS)):
             value, headers = requests.encode(number), list(requests.layout.headers)
+            if own_headers:
+                trace = b"00-%032x-%016x-00" % (number + 1, number + 1)
+                headers += [("correlation-id", requests.request_id(number).encode()), ("traceparent", trace)]
             builder.append(offset, now_ms - number % 10, requests.key(number), value, headers)  # type: ignore[arg-type]
         parts.append((TopicPartition(TOPICS.name("requests"), partition), bytes(builder.build())))
     return parts
@@ -124,7 +129,7 @@ def inferd(text: bytes, name: str) -> Run:
     return run
 
 
-def by_hand(text: bytes, name: str) -> Run:
+def by_hand(text: bytes, name: str, *, own_headers: bool) -> Run:
     """The loop of `bench/peers/aiokafka_loop.py`, without its connection."""
     booster, layout, producer = lightgbm.Booster(model_str=text.decode()), LAYOUTS[name], a_producer()
 
@@ -140,7 +145,9 @@ def by_hand(text: bytes, name: str) -> Run:
             answers = producer.create_batch()
             for record, request, prediction in zip(records, requests, predictions.tolist(), strict=True):
                 result = {"id": request["id"], "model_id": MODEL_ID, "version": 1, "digest": DIGEST}
-                answers.append(timestamp=0, key=record.key, value=layout.encode(result | {"prediction": prediction}))
+                headers = [*record.headers] if own_headers else []
+                value = layout.encode(result | {"prediction": prediction})
+                answers.append(timestamp=0, key=record.key, value=value, headers=headers)
             sent.append(bytes(answers._build()))  # noqa: SLF001
         return sent
 

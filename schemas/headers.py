@@ -40,7 +40,7 @@ PROPAGATED_BYTES_MAX = 16_384
 """Names and values of propagated headers. With key and value the result stays below Kafka's default
 `max.message.bytes`."""
 
-_FITTING_BYTES = PROPAGATED_BYTES_MAX // 3
+FITTING_BYTES = PROPAGATED_BYTES_MAX // 3
 """Headers of no more bytes are all propagated: `ce_relatedid` has 7 bytes more than `ce_id`, and others as many."""
 _CACHED_NAME_MAX = 64
 
@@ -135,7 +135,7 @@ def parse_request_headers(headers: Sequence[tuple[str, bytes | None]], limits: L
                 _interpret(fields, name, use.field, use.parse(value))
             elif use.attribute:
                 _take_attribute(fields, propagated, use, value)
-    carried = tuple(propagated if size <= _FITTING_BYTES else _fitting(propagated))
+    carried = tuple(propagated if size <= FITTING_BYTES else _fitting(propagated))
     return RequestHeaders(propagated=carried, **_by_field(fields))
 
 

@@ -2,6 +2,7 @@
 
 from inferd.streams.inference.catalog import ModelCatalog, ServedModel, State, Version
 from inferd.streams.inference.disagreement import TOLERANCE, disagreements
+from inferd.streams.inference.encoded_headers import EncodedHeaders
 from inferd.streams.inference.features import FeatureSchema, FileFeature
 from inferd.streams.inference.foreign_files import foreign_folder
 from inferd.streams.inference.inputs import Inputs, Matrix, Table, concatenate, rows_as_bytes
@@ -9,6 +10,7 @@ from inferd.streams.inference.kernels import (
     RECORD,
     BatchKernel,
     BinCounter,
+    HeaderParts,
     Library,
     RecordKernel,
     RecordParts,
@@ -77,10 +79,12 @@ __all__ = [
     "BatchKernel",
     "BinCounter",
     "BlockRecord",
+    "EncodedHeaders",
     "FeatureSchema",
     "FileFeature",
     "FormatReport",
     "Group",
+    "HeaderParts",
     "Inputs",
     "Library",
     "Matrix",

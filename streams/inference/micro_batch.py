@@ -26,6 +26,7 @@ from inferd.schemas.protocols import Exchange
 from inferd.schemas.requests import Failure, Output, Prediction, default_id, result_identity
 from inferd.streams.inference.cache import PredictionCache, RowLookup, distinct_rows
 from inferd.streams.inference.catalog import ServedModel
+from inferd.streams.inference.encoded_headers import EncodedHeaders
 from inferd.streams.inference.inputs import Inputs, concatenate
 from inferd.streams.inference.outcome import CACHE_HIT, CACHE_MISS, Members, Outcome, Reply
 from inferd.streams.inference.record_block import RecordBlock, joined_records, record_keys
@@ -213,6 +214,8 @@ class MicroBatch:
         self._keys: list[bytes | None] | None = None
         self.groups: list[Group] = []
         self.headers: dict[int, RequestHeaders] = {}
+        self.propagated: EncodedHeaders | None = None
+        """Headers for results that are in none of `headers`."""
         self.row_errors: dict[int, RowErrors] = {}
         """Row errors of requests with the header `row-errors`."""
         self.variants = VariantMarks()
@@ -332,7 +335,7 @@ class MicroBatch:
             self._asked, replies, self.unready, variants=self.variants.finish(len(self.records)),
             shadows=self.shadows.finish(len(self.records)),
             scored=[rows for group in self.groups for rows in group.scored()],
-            members=[group.members for group in self.groups],
+            members=[group.members for group in self.groups], propagated=self.propagated,
         )  # fmt: skip
 
     def _unpack(self) -> None:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from inferd.schemas.errors import ModelServingError
-from inferd.schemas.headers import RequestHeaders
+from inferd.schemas.headers import NO_HEADERS, PropagatedHeaders, RequestHeaders
 from inferd.schemas.protocols import Answer, Exchange
 from inferd.schemas.requests import encode_failure_for
 from inferd.streams.inference.cache import Change
+from inferd.streams.inference.encoded_headers import EncodedHeaders
 from inferd.streams.inference.scored_rows import ScoredRows
 from inferd.streams.inference.shadow_marks import Shadows, joined_shadows
 from inferd.streams.inference.variants import Variants
@@ -84,6 +85,13 @@ class Outcome:
     """What the models scored; without the requests that user code answered."""
     members: Sequence[Members] = ()
     """The records of each version; without those that failed before their version was asked."""
+    propagated: EncodedHeaders | None = None
+    """Headers for results that are in none of `headers`, as columns."""
+
+    def propagated_to(self, index: int) -> PropagatedHeaders:
+        """The headers that the result of record `index` has of its request."""
+        of_columns = self.propagated[index] if self.propagated is not None else ()
+        return self.headers.get(index, NO_HEADERS).propagated + of_columns
 
     def __add__(self, other: Outcome) -> Outcome:
         """The outcome of this micro-batch's records followed by those of `other`."""
@@ -109,6 +117,7 @@ class Outcome:
             joined_shadows(self.shadows, shift, other.shadows, len(other.values)),
             [*self.scored, *(rows.shifted(shift) for rows in other.scored)],
             [*self.members, *(members.shifted(shift) for members in other.members)],
+            _joined_headers(self, other),
         )
 
 
@@ -119,6 +128,13 @@ def _joined_changes(first: dict[int, list[Change]], then: dict[int, list[Change]
     return {
         number: list(dict([*first.get(number, ()), *then.get(number, ())]).items()) for number in first.keys() | then
     }
+
+
+def _joined_headers(first: Outcome, then: Outcome) -> EncodedHeaders | None:
+    if first.propagated is None and then.propagated is None:
+        return None
+    have, more = (each.propagated or EncodedHeaders.none(len(each.values)) for each in (first, then))
+    return have.then(more)
 
 
 def _joined_marks(first: Outcome, then: Outcome) -> bytes:

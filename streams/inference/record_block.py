@@ -15,13 +15,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.streams.inference.kernels import RECORD, UnavailableError, equal_spans, library
+from inferd.schemas.limits import Limits
+from inferd.streams.inference.encoded_headers import Headers, headers_of
+from inferd.streams.inference.kernels import RECORD, SplitHeaders, UnavailableError, equal_spans, library, split_headers
 from inferd.streams.inference.spans import Spans
 from inferd.streams.inference.work import Record
 
-Headers = tuple[tuple[str, bytes | None], ...]
-DIFFERENT_HEADERS_MAX = 64
-"""Up to so many different headers, the kernel groups records."""
+DIFFERENT_HEADERS_MAX = 16
+"""Up to so many different headers, the headers of equal records are read once; otherwise those of all by a kernel."""
 
 
 class BlockRecord(msgspec.Struct, frozen=True, gc=False):
@@ -96,11 +97,21 @@ class RecordBlock(Sequence[BlockRecord]):
 
     def by_headers(self) -> dict[Headers, list[int]]:
         """The indexes of the records with the same headers."""
-        heads, counts = self._spans("headers"), self.columns["headers"]
-        groups: dict[Headers, list[int]] = {}
-        for found in _equal(heads):  # lengths have several encodings: different bytes may be the same headers
-            groups.setdefault(headers_of(heads[found[0]], int(counts[found[0]])), []).extend(found)
-        return groups
+        return group_headers(self._spans("headers"), self.columns["headers"])
+
+    def by_few_headers(self) -> dict[Headers, list[int]] | None:
+        """Like `by_headers`; None if many differ, and kernels can split them."""
+        heads = self._spans("headers")
+        try:
+            found = _groups(heads)
+        except UnavailableError:
+            return self.by_headers()
+        return None if found is None else _decoded(heads, self.columns["headers"], found)
+
+    def split_headers(self, limits: Limits) -> SplitHeaders:
+        """The headers of each record in two parts; `UnavailableError` without kernels."""
+        counts = np.ascontiguousarray(self.columns["headers"])
+        return split_headers(library(), self._spans("headers"), counts, limits)
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -140,15 +151,33 @@ class RecordBlock(Sequence[BlockRecord]):
         return int(columns["key_at"][0]), int(columns["headers_at"][-1] + columns["headers_length"][-1])
 
 
-def _equal(strings: Spans) -> Iterable[list[int]]:
-    """The indexes of each group of equal strings."""
+def group_headers(heads: Spans, counts: NDArray[np.int64]) -> dict[Headers, list[int]]:
+    """The indexes of equal headers. `heads`: encoded; `counts`: how many they are."""
+    found: Iterable[list[int]] | None = None
     with suppress(UnavailableError):
-        if (found := equal_spans(library(), strings, DIFFERENT_HEADERS_MAX)) is not None:
-            return [np.flatnonzero(found[1] == number).tolist() for number in range(len(found[0]))]
-    indexes: dict[bytes, list[int]] = {}
-    for index, string in enumerate(strings):
-        indexes.setdefault(string, []).append(index)
-    return indexes.values()
+        found = _groups(heads)
+    if found is None:
+        indexes: dict[bytes, list[int]] = {}
+        for index, encoded in enumerate(heads):
+            indexes.setdefault(encoded, []).append(index)
+        found = indexes.values()
+    return _decoded(heads, counts, found)
+
+
+def _groups(strings: Spans) -> list[list[int]] | None:
+    """The indexes of equal strings; None if more than `DIFFERENT_HEADERS_MAX` differ; `UnavailableError`."""
+    found = equal_spans(library(), strings, DIFFERENT_HEADERS_MAX)
+    if found is None:
+        return None
+    first, numbers = found
+    return [np.flatnonzero(numbers == number).tolist() for number in range(len(first))]
+
+
+def _decoded(heads: Spans, counts: NDArray[np.int64], equal: Iterable[list[int]]) -> dict[Headers, list[int]]:
+    groups: dict[Headers, list[int]] = {}
+    for found in equal:  # lengths have several encodings: different bytes may be the same headers
+        groups.setdefault(headers_of(heads[found[0]], int(counts[found[0]])), []).extend(found)
+    return groups
 
 
 def joined_records(parts: Sequence[Sequence[Record]]) -> Sequence[Record]:
@@ -177,25 +206,3 @@ def record_keys(records: Sequence[Record]) -> list[bytes | None]:
 def record_values(records: Sequence[Record]) -> Sequence[bytes]:
     """The value of each record; empty if it is null."""
     return records.values() if isinstance(records, RecordBlock) else [record.value or b"" for record in records]
-
-
-def headers_of(encoded: bytes, count: int) -> Headers:
-    """Decodes headers that were checked."""
-    at, headers = 0, []
-    for _ in range(count):
-        length, at = _varint(encoded, at)
-        name, at = encoded[at : at + length].decode(), at + length
-        length, at = _varint(encoded, at)
-        value, at = (None, at) if length < 0 else (encoded[at : at + length], at + length)
-        headers.append((name, value))
-    return tuple(headers)
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    bits = shift = 0
-    while True:
-        byte = data[at]
-        bits |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return (bits >> 1) ^ -(bits & 1), at

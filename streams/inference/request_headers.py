@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from inferd.schemas.codec import request_identity
 from inferd.schemas.codecs import MSGPACK, Codec
@@ -14,8 +15,9 @@ from inferd.schemas.errors import DeadlineExceededError, InferenceError, ReplyTo
 from inferd.schemas.headers import NO_HEADERS, RequestHeaders, parse_request_headers, salvage_headers
 from inferd.schemas.limits import Limits
 from inferd.schemas.protocols import Exchanges
+from inferd.streams.inference.encoded_headers import EncodedHeaders, Headers
 from inferd.streams.inference.micro_batch import MicroBatch
-from inferd.streams.inference.record_block import RecordBlock
+from inferd.streams.inference.record_block import RecordBlock, group_headers
 from inferd.streams.inference.work import Record
 
 
@@ -41,19 +43,37 @@ class HeaderReader:
     ) -> dict[Codec, list[int]]:
         """Like `by_codec`, with one look at all records that have the same headers."""
         by_codec: dict[Codec, list[int]] = {}
-        unusual = np.flatnonzero(block.columns["key_length"] > self.limits.key_bytes_max).tolist()
-        groups = block.by_headers() if block.columns["headers"].any() else {(): list(range(len(block)))}
+        usual = block.columns["key_length"] <= self.limits.key_bytes_max
+        groups, propagated = self._grouped(block, usual, now_ms)
         for given, indexes in groups.items():
             headers = self._usual_headers(given, now_ms) if given else NO_HEADERS
-            if headers is None or unusual:
-                unusual += indexes
+            if headers is None:
+                usual[indexes] = False
                 continue
-            by_codec.setdefault(headers.codec, []).extend(indexes)
-            if given:
-                batch.headers |= dict.fromkeys(indexes, headers)
-        for index in sorted({*unusual}):
+            kept = indexes if usual.all() else [index for index in indexes if usual[index]]
+            by_codec.setdefault(headers.codec, []).extend(kept)
+            if given or propagated is not None:
+                batch.headers |= dict.fromkeys(kept, headers)
+        unusual = np.flatnonzero(~usual).tolist()
+        if propagated is not None:
+            batch.propagated = propagated.without(unusual)
+        for index in unusual:
             self._add_codec(batch, index, now_ms, by_codec, others)
         return {codec: sorted(indexes) for codec, indexes in by_codec.items()}
+
+    def _grouped(
+        self, block: RecordBlock, usual: NDArray[np.bool_], now_ms: int
+    ) -> tuple[dict[Headers, list[int]], EncodedHeaders | None]:
+        """The records with the same headers. If many differ, only those that inferd reads are compared, and the others
+        come as columns; records that must be read one by one become unusual, and may be in any group."""
+        if not block.columns["headers"].any():
+            return {(): list(range(len(block)))}, None
+        if (groups := block.by_few_headers()) is not None:
+            return groups, None
+        split = block.split_headers(self.limits)
+        usual &= split.split & ((split.deadlines < 0) | (split.deadlines >= now_ms))
+        propagated = EncodedHeaders(split.propagated, split.propagated_counts, split.may_be_sampled)
+        return group_headers(split.rest, split.rest_counts), propagated
 
     def _usual_headers(self, given: Sequence[tuple[str, bytes | None]], now_ms: int) -> RequestHeaders | None:
         """The headers of a request of ours that can be answered; None for any other."""

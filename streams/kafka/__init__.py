@@ -8,7 +8,7 @@ from inferd.streams.kafka.destinations import (
     as_rejection,
     raise_rejections,
 )
-from inferd.streams.kafka.outgoing import HeaderList, Outgoing, OutgoingBlock, OutgoingRecords
+from inferd.streams.kafka.outgoing import HeaderColumns, HeaderList, Outgoing, OutgoingBlock, OutgoingRecords
 from inferd.streams.kafka.partitioner import partition_of_key
 from inferd.streams.kafka.producer import (
     close_producer,
@@ -64,6 +64,7 @@ __all__ = [
     "UNCHECKED",
     "Destinations",
     "Family",
+    "HeaderColumns",
     "HeaderList",
     "KnownTopics",
     "Operation",

@@ -9,18 +9,19 @@ covers them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from aiokafka.record.util import encode_varint
 
 from inferd.schemas.record_size import record_bytes
-from inferd.streams.inference import Library, RecordParts, Spans, write_records
-from inferd.streams.kafka.outgoing import HeaderList, OutgoingBlock
+from inferd.streams.inference import HeaderParts, Library, RecordParts, Spans, write_records
+from inferd.streams.kafka.outgoing import HeaderColumns, OutgoingBlock
 
 MAGIC = 2
 _HEADER_BYTES: int = _DefaultRecordBatchBuilderPy.HEADER_STRUCT.size
@@ -49,7 +50,7 @@ def written_batches(
 ) -> Iterator[tuple[WrittenBatch, int]]:
     """Batches of the records of a block, each with its number of records. A batch of several records has at most
     `bytes_max` bytes before it is compressed."""
-    parts = RecordParts(block.keys, block.values, encoded_headers(block.headers), block.kinds)
+    parts = RecordParts(block.keys, block.values, encoded_headers(block.headers))
     accumulator: Any = producer._message_accumulator  # noqa: SLF001
     compression, transactions = accumulator._compression_type, accumulator._txn_manager  # noqa: SLF001
     transactional = transactions is not None and transactions.transactional_id is not None
@@ -65,15 +66,25 @@ def written_batches(
         first = end
 
 
-def encoded_headers(lists: Sequence[HeaderList]) -> Spans:
-    """Each list of headers as a record has it, with their number before them."""
-    return Spans.of([_varint(len(headers)) + b"".join(map(_encoded, headers)) for headers in lists])
+def encoded_headers(headers: HeaderColumns) -> HeaderParts:
+    """The headers as a record has them."""
+    before, after = ([b"".join(map(_encoded, each)) for each in lists] for lists in (headers.before, headers.after))
+    others = len(headers.between) + 1
+    counts = [others + len(first) + len(last) for first, last in zip(headers.before, headers.after, strict=True)]
+    own = None if headers.own is None else (headers.own.encoded, headers.own.counts)
+    between = b"".join([*map(_encoded, headers.between), _sized(headers.number_name.encode())])
+    return HeaderParts(
+        headers.kinds, Spans.of(before), Spans.of(after), np.array(counts, np.int64), own, between, headers.numbers
+    )
 
 
 @lru_cache(maxsize=4_096)
 def _encoded(header: tuple[str, bytes | None]) -> bytes:
-    name, value = header[0].encode(), header[1]
-    return b"".join([_varint(len(name)), name, _varint(-1 if value is None else len(value)), value or b""])
+    return _sized(header[0].encode()) + _sized(header[1])
+
+
+def _sized(part: bytes | None) -> bytes:
+    return _varint(-1 if part is None else len(part)) + (part or b"")
 
 
 @lru_cache(maxsize=1_024)

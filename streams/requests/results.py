@@ -11,8 +11,8 @@ import numpy as np
 from aiokafka import TopicPartition
 from numpy.typing import NDArray
 
-from inferd.schemas.codecs import Codec
-from inferd.schemas.errors import InferenceError
+from inferd.schemas.codecs import MSGPACK, Codec
+from inferd.schemas.errors import InferenceError, ModelServingError
 from inferd.schemas.headers import NO_HEADERS, PropagatedHeaders, RequestHeaders
 from inferd.schemas.limits import Limits
 from inferd.schemas.requests import encode_failure_for
@@ -28,7 +28,14 @@ from inferd.streams.inference import (
     Spans,
     record_keys,
 )
-from inferd.streams.kafka import Destinations, HeaderList, Outgoing, OutgoingBlock, result_record_bytes_max
+from inferd.streams.kafka import (
+    Destinations,
+    HeaderColumns,
+    HeaderList,
+    Outgoing,
+    OutgoingBlock,
+    result_record_bytes_max,
+)
 from inferd.streams.lane import DeadLetters, OutputBatch, timestamps_of
 from inferd.streams.telemetry import Tally
 
@@ -36,6 +43,9 @@ VersionOf = Callable[[str | None, bytes | None], tuple[str, int] | None]
 """The model id and version that a reference means for a key; None if they are not deployed."""
 FurtherHeaders = Sequence[tuple[Sequence[AliasHeaders], NDArray[Any]]]
 """Headers of some results, and which of them each result has."""
+GivenHeaders = tuple[Sequence[RequestHeaders], NDArray[np.int64]]
+"""The parsed headers of requests that differ, and which of them each request has."""
+QUEUE_US = "inferd-queue-us"
 CACHE_HEADERS: dict[int, tuple[str, bytes | None]] = {
     CACHE_MISS: ("inferd-cache", b"miss"),
     CACHE_HIT: ("inferd-cache", b"hit"),
@@ -83,60 +93,84 @@ class ResultWriter:
         output = OutputBatch(
             records[-1].offset + 1, len(records), timestamps, Tally(results=len(records), bytes_out=n_bytes)
         )
-        shared = _shared_headers(outcome, span)
-        headers = self._usual_headers(timestamps, timing, shared or NO_HEADERS)
-        further = _further_headers(outcome, span)
-        usual = shared is not None or not outcome.headers
-        if usual and isinstance(values, Spans) and isinstance(records, RecordBlock) and self._results_fit:
-            output.by_topic[self._results, tp.partition] = _result_block(records, values, timestamps, headers, further)
+        given = _given_headers(outcome, span)
+        if isinstance(records, RecordBlock) and self._results_fit and not _answered_elsewhere(outcome, span, given):
+            headers = self._header_columns(outcome, span, given, timestamps, timing)
+            block = OutgoingBlock(self._keys(records, outcome, span), Spans.of(values), headers)
+            output.by_topic[self._results, tp.partition] = block
+            self._add_failures(output, tp, records, outcome, span, outcome.failures)
             return output
-        results = _results(record_keys(records), values, timestamps, headers, further)
+        usual = self._usual_headers(timestamps, timing)
+        results = _results(record_keys(records), values, timestamps, usual, _further_headers(outcome, span))
         output.by_topic[self._results, tp.partition] = results
-        replied = self._apply_headers(results, outcome, span) if outcome.headers and shared is None else {}
-        self._add_unusual(output, tp, results, records, outcome, span, replied)
+        replied = self._apply_headers(results, outcome, span) if outcome.headers else {}
+        for place in self._too_long_keys(records, outcome, span):
+            results[place] = (None, *results[place][1:])
+        rejected = self._reject(results, outcome, replied, span)
+        self._add_failures(output, tp, records, outcome, span, outcome.failures | rejected)
+        self._move_replies(output, tp, results, replied)
         return output
 
-    def _usual_headers(self, timestamps: Sequence[int], timing: Timing, given: RequestHeaders) -> dict[int, HeaderList]:
+    def _usual_headers(self, timestamps: Sequence[int], timing: Timing) -> dict[int, HeaderList]:
         """Headers of a result by the timestamp of its request: many requests share one. The content-type is first."""
-        infer = ("inferd-infer-us", b"%d" % timing.infer_us)
         return {
             timestamp: [
-                given.codec.header,
-                *given.propagated,
+                MSGPACK.header,
                 self._worker,
-                ("inferd-queue-us", b"%d" % (max(0, timing.started_ms - timestamp) * 1000)),
-                infer,
+                (QUEUE_US, b"%d" % (max(0, timing.started_ms - timestamp) * 1000)),
+                _infer_us(timing),
             ]
             for timestamp in set(timestamps)
         }
+
+    def _header_columns(
+        self, outcome: Outcome, span: range, given: GivenHeaders, timestamps: Sequence[int], timing: Timing
+    ) -> HeaderColumns:
+        """All headers of the results."""
+        headers, kinds = given
+        before = [[each.codec.header, *each.propagated] for each in headers]
+        after = [[_infer_us(timing)] for _ in headers]
+        for added, marks in _further_headers(outcome, span):
+            pairs, kinds = np.unique(kinds * len(added) + marks, return_inverse=True)
+            places = [divmod(pair, len(added)) for pair in pairs.tolist()]
+            before = [before[kind] for kind, _ in places]
+            after = [[*after[kind], *added[mark]] for kind, mark in places]
+        waited_us = np.maximum(timing.started_ms - np.array(timestamps, np.int64), 0) * 1000
+        own = None if outcome.propagated is None else outcome.propagated.part(span)
+        return HeaderColumns(
+            np.ascontiguousarray(kinds, np.int64), before, own, [self._worker], QUEUE_US, waited_us, after
+        )
+
+    def _keys(self, records: RecordBlock, outcome: Outcome, span: range) -> Spans:
+        """The keys of the results: null where that of the record is too long for a result."""
+        keys = records.key_spans()
+        if places := self._too_long_keys(records, outcome, span):
+            ends = keys.ends.copy()
+            ends[places] = keys.starts[places] - 1
+            return Spans(keys.content, keys.starts, ends)
+        return keys
 
     @property
     def _results_fit(self) -> bool:
         """Whether the results topic takes the largest result."""
         return self._destinations.bytes_max(self._results) >= self._result_bytes_max
 
-    def _add_unusual(
+    def _add_failures(
         self,
         output: OutputBatch,
         tp: TopicPartition,
-        results: list[Outgoing],
         records: Records,
         outcome: Outcome,
         span: range,
-        replied: dict[int, str],
+        failures: dict[int, ModelServingError],
     ) -> None:
-        """Handles failed records, and replies to other topics."""
-        for place in self._too_long_keys(records, outcome, span):
-            results[place] = (None, *results[place][1:])
-        rejected = self._reject(results, outcome, replied, span)
-        failures = {index: error for index, error in outcome.failures.items() if index in span} | rejected
-        for index in sorted(failures):
+        """Counts failed records, and adds dead letters for those that could not be decoded."""
+        for index in sorted(index for index in failures if index in span):
             error = failures[index]
-            key = records[index - span.start].key
-            output.tally.fail(error.code, self._version_of(outcome.asked.get(index), key))
+            record = records[index - span.start]
+            output.tally.fail(error.code, self._version_of(outcome.asked.get(index), record.key))
             if isinstance(error, UNDECODABLE):
-                self._dead_letters.add(output, records[index - span.start], tp, error)
-        self._move_replies(output, tp, results, replied)
+                self._dead_letters.add(output, record, tp, error)
 
     def _reject(
         self, results: list[Outgoing], outcome: Outcome, replied: dict[int, str], span: range
@@ -181,14 +215,15 @@ class ResultWriter:
                 continue
             if headers.reply_to is not None:
                 replied[place] = headers.reply_to
+            propagated = outcome.propagated_to(index)
             if (reply := outcome.replies.get(index)) is not None:
-                results[place] = (key, value, [*reply.headers, *headers.propagated, *usual[1:]])
+                results[place] = (key, value, [*reply.headers, *propagated, *usual[1:]])
                 continue
             # Most results of a micro-batch have the same headers: they share one list.
-            alike = (id(usual), headers.codec, headers.propagated)
+            alike = (id(usual), headers.codec, propagated)
             given = shared.get(alike)
             if given is None:
-                given = shared[alike] = [headers.codec.header, *headers.propagated, *usual[1:]]
+                given = shared[alike] = [headers.codec.header, *propagated, *usual[1:]]
             results[place] = (key, value, given)
         return replied
 
@@ -203,13 +238,23 @@ class ResultWriter:
             del results[place]
 
 
-def _shared_headers(outcome: Outcome, span: range) -> RequestHeaders | None:
-    """The headers that all requests have, if their results all go to the results; None if there are none such."""
-    first = outcome.headers.get(span.start)
-    if first is None or first.reply_to is not None or outcome.replies:
-        return None
-    found = [*map(outcome.headers.get, span)]
-    return first if found.count(first) == len(found) else None
+def _infer_us(timing: Timing) -> tuple[str, bytes | None]:
+    return "inferd-infer-us", b"%d" % timing.infer_us
+
+
+def _given_headers(outcome: Outcome, span: range) -> GivenHeaders:
+    found: Sequence[RequestHeaders | None] = [*map(outcome.headers.get, span)] if outcome.headers else [None]
+    if found.count(found[0]) == len(found):
+        return [found[0] or NO_HEADERS], np.zeros(len(span), np.int64)
+    numbers: dict[int, int] = {}  # by identity: the requests of a micro-batch share objects
+    kinds = np.array([numbers.setdefault(id(headers), len(numbers)) for headers in found], np.int64)
+    by_id = {id(headers): headers or NO_HEADERS for headers in found}
+    return [by_id[each] for each in numbers], kinds
+
+
+def _answered_elsewhere(outcome: Outcome, span: range, given: GivenHeaders) -> bool:
+    """Whether any result goes to another topic, or is in another protocol."""
+    return any(headers.reply_to is not None for headers in given[0]) or any(index in span for index in outcome.replies)
 
 
 def _further_headers(outcome: Outcome, span: range) -> FurtherHeaders:
@@ -220,22 +265,6 @@ def _further_headers(outcome: Outcome, span: range) -> FurtherHeaders:
         given = [(CACHE_HEADERS[mark],) if mark in CACHE_HEADERS else () for mark in range(1 + max(CACHE_HEADERS))]
         further.append((given, np.frombuffer(outcome.cache_marks, np.uint8)[part]))
     return further
-
-
-def _result_block(
-    records: RecordBlock,
-    values: Spans,
-    timestamps: Sequence[int],
-    headers: dict[int, HeaderList],
-    further: FurtherHeaders,
-) -> OutgoingBlock:
-    """Like `_results`, as columns."""
-    stamps, kinds = np.unique(np.array(timestamps, np.int64), return_inverse=True)
-    lists = [headers[stamp] for stamp in stamps.tolist()]
-    for given, marks in further:
-        pairs, kinds = np.unique(kinds * len(given) + marks, return_inverse=True)
-        lists = [[*lists[pair // len(given)], *given[pair % len(given)]] for pair in pairs.tolist()]
-    return OutgoingBlock(records.key_spans(), values, lists, np.ascontiguousarray(kinds, np.int64))
 
 
 def _results(

@@ -17,7 +17,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -128,7 +128,11 @@ class Tracing:
 
     def batch(self, topic: str, parts: Parts, outcome: Outcome, step_timer: StepTimer) -> dict[int, OpenSpans]:
         """Creates the spans of a scored micro-batch; returns those that are still open, by partition. Never raises."""
-        headers = ((index, each.propagated) for index, each in outcome.headers.items())
+        headers: Iterable[tuple[int, Headers]] = (
+            (index, each.propagated) for index, each in outcome.headers.items() if each.propagated
+        )
+        if outcome.propagated is not None:
+            headers = chain(headers, outcome.propagated.sampled())
         return self._batch_spans(REQUEST_SPAN, topic, _sampled(parts, headers), outcome, step_timer)
 
     def route_batch(

@@ -14,15 +14,23 @@ from typing import Any
 
 import numpy as np
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from aiokafka.record.util import calc_crc32c
+from aiokafka.record.util import calc_crc32c, encode_varint
 from numpy.typing import NDArray
 
 from inferd.schemas.codecs import JSON, MSGPACK
+from inferd.schemas.headers import FITTING_BYTES, parse_request_headers
+from inferd.schemas.limits import Limits
+from inferd.streams.inference.encoded_headers import EncodedHeaders
+from inferd.streams.inference.encoded_headers import headers_of as decode_headers
 from inferd.streams.inference.features import ENCODINGS, ID_BYTES
 from inferd.streams.inference.kernels import library
-from inferd.streams.inference.kernels.results import PartsStruct, PieceStruct
+from inferd.streams.inference.kernels.headers import ColumnStruct, LimitsStruct
+from inferd.streams.inference.kernels.results import HeaderColumnsStruct, PartsStruct, PieceStruct
 from inferd.streams.inference.kernels.rows import ENCODINGS as NUMBERS
+from inferd.streams.inference.spans import Spans
+from inferd.streams.kafka import HeaderColumns
 from inferd.streams.kafka.written_batches import encoded_headers
+from inferd.streams.telemetry.tracing import is_traced
 from tests.fuzz.tree_kernel import Guarded
 
 SIZES = (0, 1, 7, 31, 32, 63, 64, 127, 128, 255, 256, 300, 8_191, 8_192, 20_000)
@@ -74,12 +82,50 @@ def compare_results(rng: random.Random, guarded: Guarded, kernels: Any) -> int:
     return count
 
 
+def header_columns(rng: random.Random, count: int) -> HeaderColumns:
+    """Headers of so many records."""
+    kinds = np.array([rng.randrange(len(HEADERS)) for _ in range(count)], np.int64)
+    numbers = np.array([rng.choice((0, 9, 10, 12_345, 2**63 - 1)) for _ in range(count)], np.int64)
+    lists = [rng.choice(HEADERS) for _ in range(count)]
+    counts = np.array([*map(len, lists)], np.int64)
+    encoded = Spans.of([b"".join(encoded_header(*header) for header in headers) for headers in lists])
+    own = rng.choice((None, EncodedHeaders(encoded, counts, np.zeros(count, bool))))
+    return HeaderColumns(kinds, HEADERS, own, [*rng.choice(HEADERS)], "n" * size(rng), numbers, HEADERS[::-1])
+
+
+def encoded_header(name: str, value: bytes | None) -> bytes:
+    """As aiokafka writes it."""
+    out = bytearray()
+    for part in (name.encode(), value):
+        encode_varint(-1 if part is None else len(part), out.append)
+        out += part or b""
+    return bytes(out)
+
+
+def guarded_headers(guarded: Guarded, headers: HeaderColumns) -> tuple[HeaderColumnsStruct, list[Any]]:
+    """The argument of the kernel, and what must live as long as it."""
+    parts = encoded_headers(headers)
+    before, after = Struct(guarded, list(parts.before)), Struct(guarded, list(parts.after))
+    between = guarded(np.frombuffer(parts.between, np.uint8))
+    arrays = [guarded(column) for column in (parts.counts, parts.kinds, parts.numbers)]
+    own = own_counts = None
+    if parts.own is not None:
+        own, own_counts = Struct(guarded, list(parts.own[0])), guarded(parts.own[1])
+    struct = HeaderColumnsStruct(
+        before.struct, after.struct, arrays[0].ctypes.data, arrays[1].ctypes.data,
+        PartsStruct() if own is None else own.struct, None if own_counts is None else own_counts.ctypes.data,
+        PieceStruct(ctypes.cast(between.ctypes.data, ctypes.c_char_p), len(between)), arrays[2].ctypes.data,
+    )  # fmt: skip
+    return struct, [before, after, between, arrays, own, own_counts]
+
+
 def compare_records(rng: random.Random, guarded: Guarded, kernels: Any) -> int:
     """Writes the records that aiokafka's builder writes, up to the same one."""
     count, timestamp = rng.choice((1, 2, 30)), 1_700_000_000_000
     keys = [rng.choice((None, rng.randbytes(size(rng)))) for _ in range(count)]
     values = [rng.randbytes(size(rng)) for _ in range(count)]
-    kinds = [rng.randrange(len(HEADERS)) for _ in range(count)]
+    columns = header_columns(rng, count)
+    headers = list(columns)
     first = rng.randrange(count)
     room = rng.choice((10**6, rng.randrange(1, 3_000)))
     builder = DefaultRecordBatchBuilder(
@@ -94,20 +140,20 @@ def compare_records(rng: random.Random, guarded: Guarded, kernels: Any) -> int:
     end = first
     while (
         end < count
-        and builder.size_in_bytes(end - first, timestamp, keys[end], values[end], HEADERS[kinds[end]]) + builder.size()
+        and builder.size_in_bytes(end - first, timestamp, keys[end], values[end], headers[end]) + builder.size()
         <= room + BATCH_HEADER_BYTES
     ):
-        assert builder.append(end - first, timestamp, keys[end], values[end], HEADERS[kinds[end]])
+        assert builder.append(end - first, timestamp, keys[end], values[end], headers[end])
         end += 1
     expected = bytes(builder.build())[BATCH_HEADER_BYTES:]
     # Where all records fit, there is no byte more than they take.
     out = guarded(np.zeros(max(1, len(expected) if end == count else room), np.uint8))
-    chosen, length = guarded(np.array(kinds, np.int64)), ctypes.c_int64()
-    headers = encoded_headers(HEADERS)
-    parts = [Struct(guarded, strings) for strings in (keys, values, list(headers))]
+    length = ctypes.c_int64()
+    struct, _kept = guarded_headers(guarded, columns)
+    parts = [Struct(guarded, strings) for strings in (keys, values)]
     found = kernels.write_records(
         *(each.at for each in parts),
-        chosen.ctypes.data,
+        ctypes.addressof(struct),
         first,
         count,
         len(out),
@@ -116,6 +162,77 @@ def compare_records(rng: random.Random, guarded: Guarded, kernels: Any) -> int:
     )
     assert (found, out[: length.value].tobytes()) == (end, expected)
     return count
+
+
+NAMES = (
+    "content-type", "Content-Type", "deadline", "DEADLINE", "reply-to", "row-errors", "correlation-id", "Tracestate",
+    "traceparent", "ce_id", "CE_type", "content-encoding", "inferd-worker", "inference-header-content-length", "x",
+    "inferd", "content", "ce", "deadlines", "é", "K" * 64, "K" * 65, "k" * 5_000, "",
+)  # fmt: skip
+TEXTS = (
+    None, b"", b"application/json", b"0", b"1700000000000", b"253402300799999", b"253402300800000", b"1" * 16, b"-1",
+    b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-01", b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-00", b"x" * 4_096,
+)  # fmt: skip
+LIMITS = Limits()
+
+
+def headers_of(rng: random.Random) -> list[tuple[str, bytes | None]]:
+    """Any headers of a request; most of them usual ones."""
+    usual = rng.random() < 0.7
+    names = NAMES[6:9] if usual else NAMES
+    count = rng.choice((0, 1, 2, 3, 63, 64, 65) if not usual and rng.random() < 0.2 else (0, 1, 2, 3))
+    chosen = [
+        (rng.choice(names), rng.choice((rng.choice(TEXTS), rng.randbytes(rng.randrange(40))))) for _ in range(count)
+    ]
+    return [*chosen, ("content-type", b"application/json")] if usual else chosen
+
+
+def compare_headers(rng: random.Random, guarded: Guarded, kernels: Any) -> int:
+    """Splits headers as the parser does."""
+    given = [headers_of(rng) for _ in range(rng.choice((0, 1, 20)))]
+    heads = Struct(guarded, [b"".join(encoded_header(*header) for header in headers) for headers in given])
+    room, count = max(1, len(heads.arrays[0])), len(given)
+    counts = guarded(np.array([*map(len, given)], np.int64))
+    contents = [guarded(np.zeros(room, np.uint8)) for _ in range(2)]
+    ends, numbers = ([guarded(np.zeros(count, np.int64)) for _ in range(2)] for _ in range(2))
+    deadlines, found = guarded(np.zeros(count, np.int64)), guarded(np.zeros(count, np.uint8))
+    columns = (ColumnStruct * 2)(
+        *(
+            ColumnStruct(None, *(array.ctypes.data for array in arrays))
+            for arrays in zip(contents, ends, numbers, strict=True)
+        )
+    )
+    bounds = LimitsStruct(LIMITS.headers_max, LIMITS.header_bytes_max, FITTING_BYTES)
+    kernels.split_headers(
+        heads.at, counts.ctypes.data, count, ctypes.addressof(bounds), ctypes.addressof(columns[0]),
+        ctypes.addressof(columns[1]), deadlines.ctypes.data, found.ctypes.data,
+    )  # fmt: skip
+    starts = [np.concatenate([[0], each[:-1]]).tolist() for each in ends]
+    for k, headers in enumerate(given):
+        own, rest = (
+            decode_headers(contents[n][starts[n][k] : ends[n][k]].tobytes(), int(numbers[n][k])) for n in range(2)
+        )
+        if not found[k]:
+            assert (own, rest, deadlines[k]) == ((), (), -1)
+            # What is usual is not left: it would be slow, and a comparison of nothing.
+            names = {name for name, _ in headers}
+            assert not names <= {"correlation-id", "content-type", "Tracestate"} or _too_large(headers)
+            continue
+        # Values that are read may be invalid: the parser sees the rest.
+        plain = [header for header in headers if header not in rest]
+        parsed = parse_request_headers(plain, LIMITS)
+        assert parsed.propagated == own
+        assert parsed.deadline_ms == (None if deadlines[k] < 0 else deadlines[k])
+        assert {name.lower() for name, _ in rest}.isdisjoint({"deadline", "correlation-id", "traceparent", "x"})
+        if is_traced(headers):
+            assert found[k] & 2
+    return count
+
+
+def _too_large(headers: Sequence[tuple[str, bytes | None]]) -> bool:
+    return any(len(name) + len(value or b"") > LIMITS.header_bytes_max for name, value in headers) or (
+        sum(len(name) + len(value or b"") for name, value in headers) > FITTING_BYTES
+    )
 
 
 def compare_numbers(rng: random.Random, guarded: Guarded, kernels: Any) -> int:
@@ -144,7 +261,7 @@ def compare_checksum(rng: random.Random, guarded: Guarded, kernels: Any) -> int:
     return 1
 
 
-COMPARISONS = (compare_results, compare_records, compare_numbers, compare_checksum)
+COMPARISONS = (compare_results, compare_records, compare_headers, compare_numbers, compare_checksum)
 
 
 def fuzz_result_kernel(seconds: float, seed: int, rounds: int = 10**9, kernels: Any = None) -> str:

@@ -13,10 +13,17 @@ from inferd.streams.inference.kernels.compiled import (
 )
 from inferd.streams.inference.kernels.envelopes import EnvelopeKernel, PlainRequests, ReadRows
 from inferd.streams.inference.kernels.forest import Forest, Trees, UnsupportedError, pack
+from inferd.streams.inference.kernels.headers import SplitHeaders, split_headers
 from inferd.streams.inference.kernels.histograms import BinCounter
 from inferd.streams.inference.kernels.keys import key_digests
 from inferd.streams.inference.kernels.records import RecordKernel
-from inferd.streams.inference.kernels.results import RecordParts, equal_spans, join_results, write_records
+from inferd.streams.inference.kernels.results import (
+    HeaderParts,
+    RecordParts,
+    equal_spans,
+    join_results,
+    write_records,
+)
 from inferd.streams.inference.kernels.rows import Encoding, RowKernel, RowSchema
 from inferd.streams.inference.kernels.trees import Ending, Transform, TreeKernel
 
@@ -28,6 +35,7 @@ __all__ = [
     "Ending",
     "EnvelopeKernel",
     "Forest",
+    "HeaderParts",
     "Library",
     "PlainRequests",
     "ReadRows",
@@ -35,6 +43,7 @@ __all__ = [
     "RecordParts",
     "RowKernel",
     "RowSchema",
+    "SplitHeaders",
     "Transform",
     "TreeKernel",
     "Trees",
@@ -49,6 +58,7 @@ __all__ = [
     "library",
     "library_in",
     "pack",
+    "split_headers",
     "use_kernels",
     "write_records",
 ]

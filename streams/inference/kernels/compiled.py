@@ -11,6 +11,7 @@ SOURCES = (
     "batches.c",
     "checksums.c",
     "envelopes.c",
+    "headers.c",
     "histograms.c",
     "kernels.c",
     "keys.c",
@@ -77,6 +78,7 @@ class Library:
             self.hash_keys = functions.inferd_hash_keys
             self.join_results = functions.inferd_join_results
             self.write_records = functions.inferd_write_records
+            self.split_headers = functions.inferd_split_headers
             self.number_parts = functions.inferd_number_parts
             self.crc32c = functions.inferd_crc32c
             self.count_bins = functions.inferd_count_bins
@@ -97,7 +99,9 @@ class Library:
         self.hash_keys.argtypes = [pointer, pointer, count, pointer, ctypes.c_int32]
         self.hash_keys.restype = None
         self.join_results.argtypes = [ctypes.c_int32, *[pointer] * 3, count, pointer, pointer]
-        self.write_records.argtypes = [*[pointer] * 4, count, count, count, pointer, pointer]
+        self.write_records.argtypes = [*[pointer] * 3, count, count, count, pointer, pointer]
+        self.split_headers.argtypes = [pointer, pointer, count, *[pointer] * 5]
+        self.split_headers.restype = None
         self.number_parts.argtypes = [pointer, count, count, pointer, pointer]
         self.crc32c.argtypes, self.crc32c.restype = [pointer, count, count], count
         self.join_results.restype, self.write_records.restype, self.number_parts.restype = None, count, count

@@ -14,5 +14,6 @@
 #include "envelopes.c"
 #include "keys.c"
 #include "results.c"
+#include "headers.c"
 #include "checksums.c"
 #include "histograms.c"

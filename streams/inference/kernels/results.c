@@ -91,15 +91,46 @@ INLINE uint8_t *put_sized(uint8_t *to, const parts *p, int64_t k) {
     return put_part(put_varint(to, p->ends[k] - p->starts[k]), p, k);
 }
 
+/* The headers of record k: `before[kinds[k]]`, those of its own, `between`, the number as the text of a value, and
+ * `after[kinds[k]]`; all encoded. `between` ends with the name that the number belongs to. */
+typedef struct {
+    parts before, after;
+    const int64_t *counts; /* by kind: all headers but those of a record's own */
+    const int64_t *kinds;
+    parts own;
+    const int64_t *own_counts; /* null if no record has any */
+    piece between;
+    const int64_t *numbers;
+} header_columns;
+
+typedef struct {
+    uint8_t text[20]; /* of a number that is not negative */
+    int64_t length;
+} digits;
+
+INLINE digits decimal(int64_t number) {
+    digits d = {{0}, 0};
+    uint8_t reversed[20];
+    do reversed[d.length++] = (uint8_t)('0' + number % 10);
+    while (number /= 10);
+    for (int64_t k = 0; k < d.length; k++) d.text[k] = reversed[d.length - 1 - k];
+    return d;
+}
+
+INLINE int64_t part_bytes(const parts *p, int64_t k) { return p->ends[k] - p->starts[k]; }
+
 /* Writes the records `first` to `count`, as many as fit into `room` bytes; returns the index of the first one that does
- * not fit. `headers[kinds[k]]` are the encoded headers of record k, with their number before them; the length of what
- * was written goes to `length`. */
-int64_t inferd_write_records(const parts *keys, const parts *values, const parts *headers, const int64_t *kinds,
-                             int64_t first, int64_t count, int64_t room, uint8_t *out, int64_t *length) {
+ * not fit. The length of what was written goes to `length`. */
+int64_t inferd_write_records(const parts *keys, const parts *values, const header_columns *h, int64_t first,
+                             int64_t count, int64_t room, uint8_t *out, int64_t *length) {
     uint8_t *to = out;
     int64_t k = first;
     for (; k < count; k++) {
-        int64_t kind = kinds[k], header_bytes = headers->ends[kind] - headers->starts[kind];
+        int64_t kind = h->kinds[k], headers = h->counts[kind] + (h->own_counts ? h->own_counts[k] : 0);
+        int64_t own_bytes = h->own_counts ? part_bytes(&h->own, k) : 0;
+        digits number = decimal(h->numbers[k]);
+        int64_t header_bytes = varint_size(headers) + part_bytes(&h->before, kind) + own_bytes + h->between.length +
+                               1 + number.length + part_bytes(&h->after, kind);
         int64_t size = 2 + varint_size(k - first) + sized_bytes(keys, k) + sized_bytes(values, k) + header_bytes;
         if (varint_size(size) + size > room - (to - out)) break;
         to = put_varint(to, size);
@@ -108,7 +139,11 @@ int64_t inferd_write_records(const parts *keys, const parts *values, const parts
         to = put_varint(to, k - first);
         to = put_sized(to, keys, k);
         to = put_sized(to, values, k);
-        to = put_part(to, headers, kind);
+        to = put_part(put_varint(to, headers), &h->before, kind);
+        if (own_bytes) to = put_part(to, &h->own, k);
+        to = put(to, h->between.bytes, h->between.length);
+        to = put(put_varint(to, number.length), number.text, number.length);
+        to = put_part(to, &h->after, kind);
     }
     *length = to - out;
     return k;

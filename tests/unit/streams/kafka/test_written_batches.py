@@ -11,15 +11,12 @@ import pytest
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from inferd.streams.inference import Spans, kernels_fault
-from inferd.streams.kafka import Outgoing, OutgoingBlock, fill_batches
+from inferd.streams.kafka import HeaderColumns, Outgoing, OutgoingBlock, fill_batches
 from inferd.streams.kafka.producer import BATCH_BYTES_MAX
+from tests.fuzz.result_kernel import header_columns
 
 CODECS = {"none": 0, "gzip": 1, "lz4": 3, "zstd": 4}
 TIMESTAMP_MS = 1_700_000_000_000
-HEADERS: list[list[tuple[str, bytes | None]]] = [
-    [("content-type", b"application/json")],
-    [("inferd-worker", b"w"), ("x", None)],
-]
 
 
 def a_producer(codec: int, *, transactional: bool) -> Any:
@@ -37,8 +34,8 @@ def a_block(rng: random.Random, count: int, value_bytes: int) -> OutgoingBlock:
     given = Spans.of([key or b"" for key in keys])
     nulls = np.array([key is None for key in keys], bool)
     values = [rng.randbytes(16) * rng.randrange(value_bytes // 16 + 1) for _ in range(count)]
-    kinds = np.array([rng.randrange(len(HEADERS)) for _ in range(count)], np.int64)
-    return OutgoingBlock(Spans(given.content, given.starts, given.ends - nulls), Spans.of(values), HEADERS, kinds)
+    keys_or_null = Spans(given.content, given.starts, given.ends - nulls)
+    return OutgoingBlock(keys_or_null, Spans.of(values), header_columns(rng, count))
 
 
 def sent(batch: Any) -> bytes:
@@ -68,7 +65,8 @@ def test_the_bytes_of_batches_are_those_of_the_producer(
 
 
 def test_a_batch_that_compression_makes_larger_is_not_compressed() -> None:
-    block = a_block(random.Random(1), 1, 0)
+    headers = HeaderColumns(np.zeros(1, np.int64), [[]], None, [], "n", np.zeros(1, np.int64), [[]])
+    block = OutgoingBlock(Spans.of([b""]), Spans.of([b"value"]), headers)
     plain, compressed = (sent(*fill_batches(a_producer(codec, transactional=False), block, 0)) for codec in (0, 1))
     assert plain == compressed
 

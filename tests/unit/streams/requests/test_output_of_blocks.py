@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import msgpack
@@ -44,6 +45,15 @@ def request(model: str, given_id: str | None, value: float) -> bytes:
 
 
 HEADERS = st.sampled_from([(), (("correlation-id", b"7"),), (("correlation-id", b"8"),), (("reply-to", b"other"),)])
+ANY_HEADERS = st.lists(
+    st.tuples(
+        st.sampled_from(["correlation-id", "X", "content-type", "deadline", "ce_x", "row-errors"]),
+        st.sampled_from([None, b"", b"application/msgpack", b"9", b"6000", b"true"]) | st.binary(max_size=9),
+    ),
+    max_size=3,
+).map(tuple)
+OWN_HEADERS = st.binary(min_size=1, max_size=9).map(lambda own: (("correlation-id", own), ("deadline", b"6000")))
+"""Each request has its own."""
 VALUES = st.builds(
     request, st.sampled_from(["sum:1", "sum@split", "missing"]), st.sampled_from([None, "a", "b"]), st.floats(-9, 9)
 )
@@ -54,18 +64,28 @@ def requests(headers: st.SearchStrategy[tuple[tuple[str, bytes | None], ...]]) -
     return st.lists(st.builds(Request, VALUES, keys, headers, stamps), min_size=1, max_size=20)
 
 
-def alike(model: str, headers: tuple[tuple[str, bytes | None], ...]) -> st.SearchStrategy[list[Request]]:
-    """Requests whose results are all usual, so that they stay columns."""
-    values = st.builds(request, st.just(model), st.sampled_from(["a", "b"]), st.floats(-9, 9))
-    keys, stamps = st.sampled_from([None, b"", b"k"]), st.sampled_from([0, 4_000, 4_990])
-    return st.lists(st.builds(Request, values, keys, st.just(headers), stamps), min_size=8, max_size=20)
+def alike(
+    model: str,
+    headers: st.SearchStrategy[tuple[tuple[str, bytes | None], ...]],
+    keys: Sequence[bytes | None] = (None, b"", b"k"),
+    values: Sequence[bytes | None] = (),
+) -> st.SearchStrategy[list[Request]]:
+    """Requests whose results stay columns: none goes to another topic."""
+    good = st.builds(request, st.just(model), st.sampled_from(["a", "b"]), st.floats(-9, 9))
+    given = good if not values else good | st.sampled_from(values)
+    stamps = st.sampled_from([0, 4_000, 4_990])
+    return st.lists(st.builds(Request, given, st.sampled_from(keys), headers, stamps), min_size=8, max_size=40)
 
 
 USUAL = st.sampled_from(["sum:1", "sum@champion", "sum@split"]).flatmap(
     lambda model: HEADERS.filter(lambda headers: ("reply-to", b"other") not in headers).flatmap(
-        lambda headers: alike(model, headers)
+        lambda headers: alike(model, st.just(headers))
     )
 )
+
+
+FAILING = alike("sum:1", OWN_HEADERS, [None, b"", b"k", b"k" * 5_000], values=[None, b"", b"garbage", b"\x81"])
+"""Requests with headers of their own, some of which are poison records or have a key that is too long."""
 
 
 def processor() -> RequestProcessor:
@@ -95,7 +115,7 @@ def written(made: RequestProcessor, records: list[Record], marks: bytes, *, bloc
     )
 
 
-@given(requests(HEADERS) | USUAL, st.booleans())
+@given(requests(HEADERS) | requests(ANY_HEADERS) | USUAL | FAILING, st.booleans())
 def test_the_output_of_a_block_is_that_of_a_list(given_requests: list[Request], cached: bool) -> None:
     records: list[Record] = [replace(each, offset=offset) for offset, each in enumerate(given_requests)]
     marks = bytes(n % 3 for n in range(len(records))) if cached else b""
@@ -105,7 +125,7 @@ def test_the_output_of_a_block_is_that_of_a_list(given_requests: list[Request], 
         assert getattr(found, field) == getattr(expected, field)
 
 
-@given(USUAL)
+@given(USUAL | FAILING)
 def test_usual_results_of_a_block_stay_columns(given_requests: list[Request]) -> None:
     if kernels_fault() is None:
         records: list[Record] = [replace(each, offset=offset) for offset, each in enumerate(given_requests)]

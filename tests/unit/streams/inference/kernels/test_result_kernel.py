@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
-from inferd.streams.inference.kernels import RecordParts, equal_spans, join_results, library, write_records
+from inferd.streams.inference.kernels import HeaderParts, RecordParts, equal_spans, join_results, library, write_records
+from inferd.streams.inference.kernels.headers import ColumnStruct
 from inferd.streams.inference.spans import Spans
 from tests.fuzz import result_kernel
 
@@ -40,6 +43,20 @@ def one_byte_less(*arguments: Any) -> Any:
     return library().write_records(*before, room - 1, out, length)
 
 
+def one_header_less(heads: Any, counts: Any, count: int, limits: Any, own: Any, *others: Any) -> None:
+    library().split_headers(heads, counts, count, limits, own, *others)
+    given = ctypes.cast(ColumnStruct.from_address(own).counts, ctypes.POINTER(ctypes.c_int64))
+    for record in range(count):
+        given[record] = max(0, given[record] - 1)
+
+
+def a_later_deadline(*arguments: Any) -> None:
+    library().split_headers(*arguments)
+    given = ctypes.cast(arguments[6], ctypes.POINTER(ctypes.c_int64))
+    for record in range(arguments[2]):
+        given[record] += 1
+
+
 def fewer_numbers(at: Any, count: int, most: int, *arguments: Any) -> Any:
     return library().number_parts(at, count, most - 1, *arguments)
 
@@ -50,9 +67,11 @@ def fewer_numbers(at: Any, count: int, most: int, *arguments: Any) -> Any:
         ("write_records", one_record_less),
         ("write_records", one_byte_less),
         ("number_parts", fewer_numbers),
+        ("split_headers", one_header_less),
+        ("split_headers", a_later_deadline),
         ("crc32c", lambda data, start, end: library().crc32c(data, start, end - 1)),
     ],
-    ids=["records", "room", "numbers", "checksum"],
+    ids=["records", "room", "numbers", "headers", "deadline", "checksum"],
 )
 def test_the_comparison_finds_planted_mistakes(name: str, change: Any) -> None:
     with pytest.raises(AssertionError):
@@ -75,15 +94,29 @@ def test_spans_outside_of_their_content_are_refused(ids: Spans) -> None:
         join_results(library(), "json", (b"", b"", b""), ids, GOOD)
 
 
+def header_parts(kinds: list[int], numbers: Sequence[int] = (0, 0), own: Spans | None = None) -> HeaderParts:
+    nothing = spans([0], [0])
+    return HeaderParts(
+        np.array(kinds, np.int64), nothing, nothing, np.ones(1, np.int64),
+        None if own is None else (own, np.zeros(2, np.int64)), b"", np.array(numbers, np.int64),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("numbers", "own"), [((0, -1), None), ((0,), None), ((0, 0), spans([0], [0]))])
+def test_headers_that_do_not_belong_to_the_records_are_refused(numbers: Sequence[int], own: Spans | None) -> None:
+    with pytest.raises(ValueError, match="headers"):
+        header_parts([0, 0], numbers, own)
+
+
 @pytest.mark.parametrize("kinds", [[0, 1], [-1, 0], [0]])
 def test_kinds_of_headers_that_do_not_exist_are_refused(kinds: list[int]) -> None:
-    with pytest.raises(ValueError, match="kinds"):
-        RecordParts(GOOD, GOOD, spans([0], [0]), np.array(kinds, np.int64))
+    with pytest.raises(ValueError, match=r"kinds|headers"):
+        RecordParts(GOOD, GOOD, header_parts(kinds))
 
 
 @pytest.mark.parametrize(("span", "at"), [(range(3), 0), (range(-1, 2), 0), (range(2), 11)])
 def test_records_and_room_that_do_not_exist_are_refused(span: range, at: int) -> None:
-    parts = RecordParts(GOOD, GOOD, spans([0], [0]), np.zeros(2, np.int64))
+    parts = RecordParts(GOOD, GOOD, header_parts([0, 0]))
     with pytest.raises(ValueError, match="records"):
         write_records(library(), parts, span, bytearray(10), at)
 
