@@ -22,7 +22,6 @@ from inferd.streams.inference.kernels import (
     key_digests,
     library,
     use_kernels,
-    write_records,
 )
 from inferd.streams.inference.loading import load_model, load_runtime
 from inferd.streams.inference.manifest_features import complete_file
@@ -155,5 +154,4 @@ __all__ = [
     "scores_batches",
     "unregister",
     "use_kernels",
-    "write_records",
 ]

@@ -35,11 +35,6 @@ class EncodedHeaders:
     def __getitem__(self, index: int) -> Headers:
         return headers_of(self.encoded[index], int(self.counts[index]))
 
-    def part(self, span: range) -> EncodedHeaders:
-        """Those of the records in `span`."""
-        place = slice(span.start, span.stop)
-        return EncodedHeaders(self.encoded[place], self.counts[place].copy(), self.may_be_sampled[place])
-
     def without(self, indexes: Sequence[int]) -> EncodedHeaders:
         """The same, but no headers of the records at `indexes`."""
         if not indexes:

@@ -336,6 +336,7 @@ class MicroBatch:
             shadows=self.shadows.finish(len(self.records)),
             scored=[rows for group in self.groups for rows in group.scored()],
             members=[group.members for group in self.groups], propagated=self.propagated,
+            block=self.records if isinstance(self.records, RecordBlock) else None,
         )  # fmt: skip
 
     def _unpack(self) -> None:

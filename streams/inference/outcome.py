@@ -12,6 +12,7 @@ from inferd.schemas.protocols import Answer, Exchange
 from inferd.schemas.requests import encode_failure_for
 from inferd.streams.inference.cache import Change
 from inferd.streams.inference.encoded_headers import EncodedHeaders
+from inferd.streams.inference.record_block import RecordBlock
 from inferd.streams.inference.scored_rows import ScoredRows
 from inferd.streams.inference.shadow_marks import Shadows, joined_shadows
 from inferd.streams.inference.variants import Variants
@@ -87,6 +88,8 @@ class Outcome:
     """The records of each version; without those that failed before their version was asked."""
     propagated: EncodedHeaders | None = None
     """Headers for results that are in none of `headers`, as columns."""
+    block: RecordBlock | None = None
+    """The records, if they are columns."""
 
     def propagated_to(self, index: int) -> PropagatedHeaders:
         """The headers that the result of record `index` has of its request."""

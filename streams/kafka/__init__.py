@@ -8,7 +8,14 @@ from inferd.streams.kafka.destinations import (
     as_rejection,
     raise_rejections,
 )
-from inferd.streams.kafka.outgoing import HeaderColumns, HeaderList, Outgoing, OutgoingBlock, OutgoingRecords
+from inferd.streams.kafka.outgoing import (
+    HeaderColumns,
+    HeaderList,
+    Outgoing,
+    OutgoingBlock,
+    OutgoingColumns,
+    OutgoingRecords,
+)
 from inferd.streams.kafka.partitioner import partition_of_key
 from inferd.streams.kafka.producer import (
     close_producer,
@@ -70,6 +77,7 @@ __all__ = [
     "Operation",
     "Outgoing",
     "OutgoingBlock",
+    "OutgoingColumns",
     "OutgoingRecords",
     "RetentionGaps",
     "Right",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import overload
 
 import numpy as np
+from aiokafka.record.util import encode_varint
 from numpy.typing import NDArray
 
-from inferd.streams.inference import EncodedHeaders, Spans
+from inferd.streams.inference import EncodedHeaders, HeaderParts, RecordParts, Spans, library
 
 HeaderList = list[tuple[str, bytes | None]]
 Outgoing = tuple[bytes | None, bytes | None, HeaderList]
@@ -17,7 +19,7 @@ Outgoing = tuple[bytes | None, bytes | None, HeaderList]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class HeaderColumns(Sequence[HeaderList]):
+class HeaderColumns:
     """Headers of records as columns: those of record k are `before[kinds[k]]`, its own, `between`, its number, and
     `after[kinds[k]]`. Immutable."""
 
@@ -35,31 +37,48 @@ class HeaderColumns(Sequence[HeaderList]):
     def __len__(self) -> int:
         return len(self.kinds)
 
-    @overload
-    def __getitem__(self, index: int) -> HeaderList: ...
-    @overload
-    def __getitem__(self, index: slice) -> HeaderColumns: ...
-    def __getitem__(self, index: int | slice) -> HeaderList | HeaderColumns:
-        if isinstance(index, slice):
-            own = None if self.own is None else self.own.part(range(*index.indices(len(self))))
-            kinds, numbers = self.kinds[index].copy(), self.numbers[index].copy()
-            return HeaderColumns(kinds, self.before, own, self.between, self.number_name, numbers, self.after)
+    def __getitem__(self, index: int) -> HeaderList:
         kind, own_headers = self.kinds[index], () if self.own is None else self.own[index]
         number = (self.number_name, b"%d" % self.numbers[index])
         return [*self.before[kind], *own_headers, *self.between, number, *self.after[kind]]
 
+    def encoded(self) -> HeaderParts:
+        """The headers as a record has them."""
+        before, after = (
+            Spans.of([b"".join(map(_encoded, each)) for each in lists]) for lists in (self.before, self.after)
+        )
+        others = len(self.between) + 1
+        counts = [others + len(first) + len(last) for first, last in zip(self.before, self.after, strict=True)]
+        own = None if self.own is None else (self.own.encoded, self.own.counts)
+        between = b"".join([*map(_encoded, self.between), _sized(self.number_name.encode())])
+        return HeaderParts(self.kinds, before, after, np.array(counts, np.int64), own, between, self.numbers)
 
-@dataclass(frozen=True, slots=True, eq=False)
-class OutgoingBlock(Sequence[Outgoing]):
-    """Records as columns: an object for each takes longer than writing it. Immutable."""
+
+@dataclass(frozen=True, eq=False)
+class OutgoingColumns:
+    """Records of a micro-batch as columns. Immutable."""
 
     keys: Spans
     """A span that ends before it starts is null."""
     values: Spans
     headers: HeaderColumns
 
+    @cached_property
+    def parts(self) -> RecordParts:
+        """The records for the kernel; `UnavailableError` without it."""
+        return RecordParts(library(), self.keys, self.values, self.headers.encoded())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OutgoingBlock(Sequence[Outgoing]):
+    """Some of the records of columns: an object for each takes longer than writing it. Immutable."""
+
+    columns: OutgoingColumns
+    span: range
+    """Of indexes, by 1."""
+
     def __len__(self) -> int:
-        return len(self.headers)
+        return len(self.span)
 
     @overload
     def __getitem__(self, index: int) -> Outgoing: ...
@@ -67,12 +86,26 @@ class OutgoingBlock(Sequence[Outgoing]):
     def __getitem__(self, index: slice) -> OutgoingBlock: ...
     def __getitem__(self, index: int | slice) -> Outgoing | OutgoingBlock:
         if isinstance(index, slice):
-            return OutgoingBlock(self.keys[index], self.values[index], self.headers[index])
-        (key,) = self.keys[index : index + 1].or_none()
-        return key, self.values[index], self.headers[index]
-
-    def __iter__(self) -> Iterator[Outgoing]:
-        return iter([*zip(self.keys.or_none(), self.values, self.headers, strict=True)])
+            return OutgoingBlock(self.columns, self.span[index])
+        columns, place = self.columns, self.span[index]
+        (key,) = columns.keys[place : place + 1].or_none()
+        return key, columns.values[place], columns.headers[place]
 
 
 OutgoingRecords = list[Outgoing] | OutgoingBlock
+
+
+@lru_cache(maxsize=4_096)
+def _encoded(header: tuple[str, bytes | None]) -> bytes:
+    return _sized(header[0].encode()) + _sized(header[1])
+
+
+def _sized(part: bytes | None) -> bytes:
+    return _varint(-1 if part is None else len(part)) + (part or b"")
+
+
+@lru_cache(maxsize=1_024)
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    encode_varint(number, out.append)
+    return bytes(out)

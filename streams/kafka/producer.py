@@ -13,7 +13,7 @@ from aiokafka.structs import RecordMetadata
 
 from inferd.schemas.record_size import record_bytes
 from inferd.streams.connection import client_options
-from inferd.streams.inference import UnavailableError, library
+from inferd.streams.inference import UnavailableError
 from inferd.streams.kafka.outgoing import Outgoing, OutgoingBlock
 from inferd.streams.kafka.written_batches import written_batches
 from inferd.streams.settings import Compression, StreamSettings
@@ -167,7 +167,7 @@ def _filled(
     """Closed batches, each with its number of records."""
     if isinstance(records, OutgoingBlock):
         with contextlib.suppress(UnavailableError):
-            yield from written_batches(library(), producer, records, timestamp_ms, min(bytes_max, BATCH_BYTES_MAX))
+            yield from written_batches(producer, records, timestamp_ms, min(bytes_max, BATCH_BYTES_MAX))
             return
     start = 0
     while start < len(records):

@@ -10,18 +10,14 @@ covers them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 
-import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
-from aiokafka.record.util import encode_varint
 
 from inferd.schemas.record_size import record_bytes
-from inferd.streams.inference import HeaderParts, Library, RecordParts, Spans, write_records
-from inferd.streams.kafka.outgoing import HeaderColumns, OutgoingBlock
+from inferd.streams.kafka.outgoing import OutgoingBlock
 
 MAGIC = 2
 _HEADER_BYTES: int = _DefaultRecordBatchBuilderPy.HEADER_STRUCT.size
@@ -46,49 +42,25 @@ class WrittenBatch(BatchBuilder):
 
 
 def written_batches(
-    library: Library, producer: AIOKafkaProducer, block: OutgoingBlock, timestamp_ms: int, bytes_max: int
+    producer: AIOKafkaProducer, block: OutgoingBlock, timestamp_ms: int, bytes_max: int
 ) -> Iterator[tuple[WrittenBatch, int]]:
     """Batches of the records of a block, each with its number of records. A batch of several records has at most
-    `bytes_max` bytes before it is compressed."""
-    parts = RecordParts(block.keys, block.values, encoded_headers(block.headers))
+    `bytes_max` bytes before it is compressed. `UnavailableError` without kernels."""
+    parts = block.columns.parts
     accumulator: Any = producer._message_accumulator  # noqa: SLF001
     compression, transactions = accumulator._compression_type, accumulator._txn_manager  # noqa: SLF001
     transactional = transactions is not None and transactions.transactional_id is not None
-    first, room = 0, min(bytes_max, _HEADER_BYTES + parts.bytes_max)
-    while first < len(block):
+    left = block.span
+    room = min(bytes_max, _HEADER_BYTES + parts.bytes_max(left))
+    while left:
         buffer = bytearray(room)
-        end, size = write_records(library, parts, range(first, len(block)), buffer, _HEADER_BYTES)
-        if end == first:
-            buffer = bytearray(record_bytes(*block[first]))
-            end, size = write_records(library, parts, range(first, first + 1), buffer, _HEADER_BYTES)
+        end, size = parts.write(left, buffer, _HEADER_BYTES)
+        if end == left.start:
+            buffer = bytearray(record_bytes(*block[end - block.span.start]))
+            end, size = parts.write(left[:1], buffer, _HEADER_BYTES)
         del buffer[size:]
-        yield WrittenBatch(buffer, end - first, timestamp_ms, compression, transactional=transactional), end - first
-        first = end
-
-
-def encoded_headers(headers: HeaderColumns) -> HeaderParts:
-    """The headers as a record has them."""
-    before, after = ([b"".join(map(_encoded, each)) for each in lists] for lists in (headers.before, headers.after))
-    others = len(headers.between) + 1
-    counts = [others + len(first) + len(last) for first, last in zip(headers.before, headers.after, strict=True)]
-    own = None if headers.own is None else (headers.own.encoded, headers.own.counts)
-    between = b"".join([*map(_encoded, headers.between), _sized(headers.number_name.encode())])
-    return HeaderParts(
-        headers.kinds, Spans.of(before), Spans.of(after), np.array(counts, np.int64), own, between, headers.numbers
-    )
-
-
-@lru_cache(maxsize=4_096)
-def _encoded(header: tuple[str, bytes | None]) -> bytes:
-    return _sized(header[0].encode()) + _sized(header[1])
-
-
-def _sized(part: bytes | None) -> bytes:
-    return _varint(-1 if part is None else len(part)) + (part or b"")
-
-
-@lru_cache(maxsize=1_024)
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    encode_varint(number, out.append)
-    return bytes(out)
+        yield (
+            WrittenBatch(buffer, end - left.start, timestamp_ms, compression, transactional=transactional),
+            end - left.start,
+        )
+        left = range(end, left.stop)

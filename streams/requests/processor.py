@@ -87,7 +87,7 @@ class RequestProcessor:
         return (self.topic, number)
 
     def outputs(self, number: int) -> Iterable[TopicPartition]:
-        yield from self.results.outputs(number)
+        yield from self.results.topics(number)
         if self.monitor is not None:
             yield from self.monitor.outputs()
         for recorder in self.recorders:
@@ -162,16 +162,13 @@ class RequestProcessor:
         step_timer = StepTimer()
         outcome = await self._scoring.score(self.tenant, self.scorer, parts, cache, fill_direct, step_timer)
         timing = Timing(started_ms, int((time.perf_counter() - started) * 1e6))
-        outputs, start = [], 0
-        for tp, records in work:
-            span = range(start, start := start + len(records))
-            outputs.append(self.results.output(tp, records, outcome, span, timing))
+        outputs = self.results.outputs(work, outcome, timing)
         self._add_changes(work, outputs, outcome, started_ms)
         self._record(parts, outputs, outcome, started_ms)
         if self.monitor is not None:
             self._count(self.monitor, [*(records for _, records in work), asked], outputs, outcome)
         if asked:
-            self._answer(asked, outcome, start)
+            self._answer(asked, outcome)
         if self.shadows is not None and outcome.shadows:
             self._shadow(self.shadows, outcome, parts, outputs)
         if self.tracing is not None and outcome.headers:
@@ -236,9 +233,9 @@ class RequestProcessor:
 
         monitor.add([*outputs, None], parts, outcome, version_of)
 
-    def _answer(self, asked: Sequence[HttpRequest], outcome: Outcome, start: int) -> None:
+    def _answer(self, asked: Sequence[HttpRequest], outcome: Outcome) -> None:
         tally = Tally(results=len(asked))
-        for index, request in enumerate(asked, start):
+        for index, request in enumerate(asked, len(outcome.values) - len(asked)):
             tally.bytes_out += len(outcome.values[index])
             if (error := outcome.failures.get(index)) is not None:
                 tally.fail(error.code, self.scorer.version_of(outcome.asked.get(index), request.key))

@@ -29,7 +29,6 @@ from inferd.streams.inference.kernels.results import HeaderColumnsStruct, PartsS
 from inferd.streams.inference.kernels.rows import ENCODINGS as NUMBERS
 from inferd.streams.inference.spans import Spans
 from inferd.streams.kafka import HeaderColumns
-from inferd.streams.kafka.written_batches import encoded_headers
 from inferd.streams.telemetry.tracing import is_traced
 from tests.fuzz.tree_kernel import Guarded
 
@@ -52,7 +51,8 @@ class Struct:
         ]
         content = np.frombuffer(b"".join(string or b"" for string in strings) or b"\0", np.uint8)
         self.arrays = [guarded(content), guarded(np.array(starts, np.int64)), guarded(np.array(ends, np.int64))]
-        self.struct = PartsStruct(*(array.ctypes.data for array in self.arrays))
+        at, *places = (array.ctypes.data for array in self.arrays)
+        self.struct = PartsStruct(ctypes.cast(at, ctypes.c_char_p), *places, len(content), len(strings))
         self.at = ctypes.addressof(self.struct)
 
 
@@ -74,7 +74,7 @@ def compare_results(rng: random.Random, guarded: Guarded, kernels: Any) -> int:
     given = (PieceStruct * 3)(*(PieceStruct(piece, len(piece)) for piece in pieces))
     texts, encoded = Struct(guarded, [id_.encode() for id_ in ids]), Struct(guarded, values)
     kernels.join_results(
-        NUMBERS.index(ENCODINGS[codec]), ctypes.addressof(given), texts.at, encoded.at, count, out.ctypes.data,
+        NUMBERS.index(ENCODINGS[codec]), ctypes.addressof(given), texts.at, encoded.at, out.ctypes.data,
         ends.ctypes.data,
     )  # fmt: skip
     assert out.tobytes() == b"".join(expected)
@@ -104,7 +104,7 @@ def encoded_header(name: str, value: bytes | None) -> bytes:
 
 def guarded_headers(guarded: Guarded, headers: HeaderColumns) -> tuple[HeaderColumnsStruct, list[Any]]:
     """The argument of the kernel, and what must live as long as it."""
-    parts = encoded_headers(headers)
+    parts = headers.encoded()
     before, after = Struct(guarded, list(parts.before)), Struct(guarded, list(parts.after))
     between = guarded(np.frombuffer(parts.between, np.uint8))
     arrays = [guarded(column) for column in (parts.counts, parts.kinds, parts.numbers)]
@@ -125,7 +125,7 @@ def compare_records(rng: random.Random, guarded: Guarded, kernels: Any) -> int:
     keys = [rng.choice((None, rng.randbytes(size(rng)))) for _ in range(count)]
     values = [rng.randbytes(size(rng)) for _ in range(count)]
     columns = header_columns(rng, count)
-    headers = list(columns)
+    headers = [columns[place] for place in range(count)]
     first = rng.randrange(count)
     room = rng.choice((10**6, rng.randrange(1, 3_000)))
     builder = DefaultRecordBatchBuilder(
@@ -151,9 +151,11 @@ def compare_records(rng: random.Random, guarded: Guarded, kernels: Any) -> int:
     length = ctypes.c_int64()
     struct, _kept = guarded_headers(guarded, columns)
     parts = [Struct(guarded, strings) for strings in (keys, values)]
+    places = *(each.at for each in parts), ctypes.addressof(struct)
+    if end == count:
+        assert kernels.records_bytes(*places, first, count) >= len(expected)
     found = kernels.write_records(
-        *(each.at for each in parts),
-        ctypes.addressof(struct),
+        *places,
         first,
         count,
         len(out),
@@ -204,7 +206,7 @@ def compare_headers(rng: random.Random, guarded: Guarded, kernels: Any) -> int:
     )
     bounds = LimitsStruct(LIMITS.headers_max, LIMITS.header_bytes_max, FITTING_BYTES)
     kernels.split_headers(
-        heads.at, counts.ctypes.data, count, ctypes.addressof(bounds), ctypes.addressof(columns[0]),
+        heads.at, counts.ctypes.data, ctypes.addressof(bounds), ctypes.addressof(columns[0]),
         ctypes.addressof(columns[1]), deadlines.ctypes.data, found.ctypes.data,
     )  # fmt: skip
     starts = [np.concatenate([[0], each[:-1]]).tolist() for each in ends]
@@ -235,6 +237,19 @@ def _too_large(headers: Sequence[tuple[str, bytes | None]]) -> bool:
     )
 
 
+def compare_checks(rng: random.Random, guarded: Guarded, kernels: Any) -> int:
+    """Refuses parts that are not within their content."""
+    content, count = guarded(np.zeros(8, np.uint8)), rng.choice((0, 1, 5))
+    starts, ends = ([rng.choice((*range(9), -1, 9, 2**62, -(2**62))) for _ in range(count)] for _ in range(2))
+    arrays = [guarded(np.array(places, np.int64)) for places in (starts, ends)]
+    at = ctypes.cast(content.ctypes.data, ctypes.c_char_p)
+    struct = PartsStruct(at, *(array.ctypes.data for array in arrays), len(content), count)
+    pairs = [*zip(starts, ends, strict=True)]
+    within = all(0 <= start <= end <= len(content) for start, end in pairs)
+    assert kernels.parts_bytes(ctypes.addressof(struct)) == (sum(end - start for start, end in pairs) if within else -1)
+    return count
+
+
 def compare_numbers(rng: random.Random, guarded: Guarded, kernels: Any) -> int:
     """Finds equal strings, as a dictionary does."""
     different = [rng.randbytes(size(rng)) for _ in range(rng.choice((1, 3, 70)))]
@@ -244,7 +259,7 @@ def compare_numbers(rng: random.Random, guarded: Guarded, kernels: Any) -> int:
     most = rng.choice((1, 64))
     first, numbers = guarded(np.zeros(most, np.int64)), guarded(np.zeros(len(strings), np.int64))
     struct = Struct(guarded, strings)
-    found = kernels.number_parts(struct.at, len(strings), most, first.ctypes.data, numbers.ctypes.data)
+    found = kernels.number_parts(struct.at, most, first.ctypes.data, numbers.ctypes.data)
     assert found == (len(seen) if len(seen) <= most else -1)
     if found >= 0:
         assert numbers.tolist() == expected
@@ -261,7 +276,7 @@ def compare_checksum(rng: random.Random, guarded: Guarded, kernels: Any) -> int:
     return 1
 
 
-COMPARISONS = (compare_results, compare_records, compare_headers, compare_numbers, compare_checksum)
+COMPARISONS = (compare_results, compare_records, compare_headers, compare_checks, compare_numbers, compare_checksum)
 
 
 def fuzz_result_kernel(seconds: float, seed: int, rounds: int = 10**9, kernels: Any = None) -> str:

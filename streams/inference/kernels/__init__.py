@@ -22,7 +22,6 @@ from inferd.streams.inference.kernels.results import (
     RecordParts,
     equal_spans,
     join_results,
-    write_records,
 )
 from inferd.streams.inference.kernels.rows import Encoding, RowKernel, RowSchema
 from inferd.streams.inference.kernels.trees import Ending, Transform, TreeKernel
@@ -60,5 +59,4 @@ __all__ = [
     "pack",
     "split_headers",
     "use_kernels",
-    "write_records",
 ]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 SOURCES = (
     "batches.c",
@@ -61,55 +63,51 @@ def library() -> Library:
     return library_in(_FOLDER)
 
 
+_POINTER, _COUNT, _NUMBER = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
+_FUNCTIONS: dict[str, tuple[Any, Sequence[Any]]] = {
+    "tree_predict": (_NUMBER, (_POINTER, _POINTER, _POINTER, _COUNT, _POINTER, _NUMBER)),
+    "version": (_NUMBER, ()),
+    "index_entries": (None, (_POINTER, _POINTER)),
+    "read_rows": (_COUNT, (_POINTER, _NUMBER, *[_POINTER] * 3, _COUNT, _POINTER, _POINTER)),
+    "read_records": (
+        _COUNT, (_POINTER, _COUNT, _COUNT, _NUMBER, *[_POINTER] * 3, _COUNT, _POINTER, _POINTER),
+    ),
+    "scan_batch": (_NUMBER, (_POINTER, *[_COUNT] * 7, _POINTER)),
+    "read_envelopes": (_COUNT, (_NUMBER, *[_POINTER] * 3, _COUNT, _COUNT, _POINTER, _COUNT, *[_POINTER] * 4)),
+    "hash_keys": (None, (_POINTER, _POINTER, _COUNT, _POINTER, _NUMBER)),
+    "split_headers": (None, [_POINTER] * 7),
+    "join_results": (None, (_NUMBER, *[_POINTER] * 5)),
+    "parts_bytes": (_COUNT, [_POINTER]),
+    "records_bytes": (_COUNT, (*[_POINTER] * 3, _COUNT, _COUNT)),
+    "write_records": (_COUNT, (*[_POINTER] * 3, _COUNT, _COUNT, _COUNT, _POINTER, _POINTER)),
+    "number_parts": (_COUNT, (_POINTER, _COUNT, _POINTER, _POINTER)),
+    "crc32c": (_COUNT, (_POINTER, _COUNT, _COUNT)),
+    "count_bins": (
+        None, (_POINTER, _COUNT, _COUNT, _POINTER, _COUNT, _POINTER, _COUNT, _POINTER, _POINTER, _NUMBER),
+    ),
+}  # fmt: skip
+"""What each function returns and takes; in the library their names begin with `inferd_`."""
+
+
 class Library:
-    """The functions of the kernels."""
+    """The functions of the kernels, by the names of `_FUNCTIONS`."""
 
     def __init__(self, path: Path) -> None:
         """`UnavailableError` if the library at `path` cannot be loaded."""
         try:
             functions = ctypes.CDLL(str(path))
-            self.predict = functions.inferd_tree_predict
-            self.version: int = functions.inferd_version()
-            self.index_entries = functions.inferd_index_entries
-            self.read_rows = functions.inferd_read_rows
-            self.read_records = functions.inferd_read_records
-            self.scan_batch = functions.inferd_scan_batch
-            self.read_envelopes = functions.inferd_read_envelopes
-            self.hash_keys = functions.inferd_hash_keys
-            self.join_results = functions.inferd_join_results
-            self.write_records = functions.inferd_write_records
-            self.split_headers = functions.inferd_split_headers
-            self.number_parts = functions.inferd_number_parts
-            self.crc32c = functions.inferd_crc32c
-            self.count_bins = functions.inferd_count_bins
+            found = {name: getattr(functions, f"inferd_{name}") for name in _FUNCTIONS}
         except (OSError, AttributeError) as error:
             raise UnavailableError(f"their library cannot be loaded: {error}") from None
-        pointer, count = ctypes.c_void_p, ctypes.c_int64
-        self.predict.argtypes = [pointer, pointer, pointer, count, pointer, ctypes.c_int32]
-        self.index_entries.argtypes = [pointer, pointer]
-        self.read_rows.argtypes = [pointer, ctypes.c_int32, *[pointer] * 3, count, pointer, pointer]
-        self.read_records.argtypes = [
-            pointer, count, count, ctypes.c_int32, *[pointer] * 3, count, pointer, pointer,
-        ]  # fmt: skip
-        self.scan_batch.argtypes = [pointer, *[count] * 7, pointer]
-        self.read_envelopes.argtypes = [
-            ctypes.c_int32, *[pointer] * 3, count, count, pointer, count, *[pointer] * 4,
-        ]  # fmt: skip
-        self.index_entries.restype, self.read_rows.restype, self.read_envelopes.restype = None, count, count
-        self.hash_keys.argtypes = [pointer, pointer, count, pointer, ctypes.c_int32]
-        self.hash_keys.restype = None
-        self.join_results.argtypes = [ctypes.c_int32, *[pointer] * 3, count, pointer, pointer]
-        self.write_records.argtypes = [*[pointer] * 3, count, count, count, pointer, pointer]
-        self.split_headers.argtypes = [pointer, pointer, count, *[pointer] * 5]
-        self.split_headers.restype = None
-        self.number_parts.argtypes = [pointer, count, count, pointer, pointer]
-        self.crc32c.argtypes, self.crc32c.restype = [pointer, count, count], count
-        self.join_results.restype, self.write_records.restype, self.number_parts.restype = None, count, count
-        self.count_bins.argtypes = [
-            pointer, count, count, pointer, count, pointer, count, pointer, pointer, ctypes.c_int32,
-        ]  # fmt: skip
-        self.count_bins.restype = None
-        self.read_records.restype, self.scan_batch.restype = count, ctypes.c_int32
+        for name, (returned, taken) in _FUNCTIONS.items():
+            function = found[name]
+            function.restype, function.argtypes = returned, taken
+            setattr(self, name, function)
+        self.version: int = found["version"]()
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
 
 
 @cache

@@ -98,13 +98,13 @@ INLINE int split_one(cursor *c, int64_t count, const header_limits *limits, head
     return c->at == c->end ? found : LEFT;
 }
 
-/* Splits the headers of `count` records, of which record k has `counts[k]`. `own` and `rest` have room for all of them;
+/* Splits the headers of records, of which record k has `counts[k]`. `own` and `rest` have room for all of them;
  * a record that is left has none there. `deadlines[k]` is -1 without one. */
-void inferd_split_headers(const parts *heads, const int64_t *counts, int64_t count, const header_limits *limits,
+void inferd_split_headers(const parts *heads, const int64_t *counts, const header_limits *limits,
                           header_column *own, header_column *rest, int64_t *deadlines, uint8_t *found) {
     own->to = own->bytes;
     rest->to = rest->bytes;
-    for (int64_t k = 0; k < count; k++) {
+    for (int64_t k = 0; k < heads->count; k++) {
         cursor c = {heads->bytes + heads->starts[k], heads->bytes + heads->ends[k]};
         uint8_t *own_start = own->to, *rest_start = rest->to;
         own->counts[k] = rest->counts[k] = 0;

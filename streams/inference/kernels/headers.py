@@ -49,7 +49,8 @@ class SplitHeaders:
 
 def split_headers(library: Library, heads: Spans, counts: NDArray[np.int64], limits: Limits) -> SplitHeaders:
     """`heads`: the headers of each record; `counts`: int64 (records,), how many they are."""
-    number, room = len(heads), checked_bytes(heads)
+    number, given = len(heads), parts_of(heads)
+    room = checked_bytes(library, given)
     if len(counts) != number or counts.dtype != np.int64 or not counts.flags.c_contiguous:
         raise ValueError(f"{len(counts)} numbers of headers of {number} records")
     contents = [np.empty(room, np.uint8) for _ in range(2)]
@@ -61,7 +62,7 @@ def split_headers(library: Library, heads: Spans, counts: NDArray[np.int64], lim
     ))  # fmt: skip
     bounds = LimitsStruct(limits.headers_max, limits.header_bytes_max, FITTING_BYTES)
     library.split_headers(
-        parts_of(heads), counts.ctypes.data, number, ctypes.addressof(bounds), ctypes.addressof(columns[0]),
+        ctypes.addressof(given), counts.ctypes.data, ctypes.addressof(bounds), ctypes.addressof(columns[0]),
         ctypes.addressof(columns[1]), deadlines.ctypes.data, found.ctypes.data,
     )  # fmt: skip
     propagated, rest = (_spans(content, each) for content, each in zip(contents, ends, strict=True))

@@ -1,13 +1,37 @@
 /* Results of requests to one version, and records for a record batch in the format v2, from parts that are given.
  * https://kafka.apache.org/documentation/#record
  *
- * results.py checks that all parts are within their bytes, and that there is room for what is written.
+ * Where parts come from, `inferd_parts_bytes` and `inferd_records_bytes` check that they are within their bytes, and
+ * results.py makes room for what is written.
  */
 
 typedef struct {
     const uint8_t *bytes;
     const int64_t *starts, *ends; /* a part that ends before it starts is null */
+    int64_t size, count;          /* of the bytes, and of the parts */
 } parts;
+
+#define OUTSIDE (-1)
+
+/* Bytes of part k; OUTSIDE if it is null or not within the bytes. */
+INLINE int64_t checked_part(const parts *p, int64_t k) {
+    int64_t start = p->starts[k], end = p->ends[k];
+    return start >= 0 && start <= end && end <= p->size ? end - start : OUTSIDE;
+}
+
+/* The same, but none of a null. */
+INLINE int64_t checked_or_null(const parts *p, int64_t k) { return p->ends[k] < p->starts[k] ? 0 : checked_part(p, k); }
+
+/* Bytes of all parts; OUTSIDE if any is null or not within the bytes. */
+int64_t inferd_parts_bytes(const parts *p) {
+    int64_t sum = 0;
+    for (int64_t k = 0; k < p->count; k++) {
+        int64_t length = checked_part(p, k);
+        if (length < 0) return OUTSIDE;
+        sum += length;
+    }
+    return sum;
+}
 
 INLINE uint8_t *put(uint8_t *to, const uint8_t *from, int64_t length) {
     memcpy(to, from, (size_t)length);
@@ -47,12 +71,12 @@ INLINE uint8_t *put_text(uint8_t *to, int32_t encoding, const parts *p, int64_t 
     return put_part(to, p, k);
 }
 
-/* `pieces[0]`, the id, `pieces[1]`, the value and `pieces[2]`, for each of `count` requests, one after the other;
+/* `pieces[0]`, the id, `pieces[1]`, the value and `pieces[2]`, for each request, one after the other;
  * `ends[k]` is the end of result k. */
-void inferd_join_results(int32_t encoding, const piece *pieces, const parts *ids, const parts *values, int64_t count,
-                         uint8_t *out, int64_t *ends) {
+void inferd_join_results(int32_t encoding, const piece *pieces, const parts *ids, const parts *values, uint8_t *out,
+                         int64_t *ends) {
     uint8_t *to = out;
-    for (int64_t k = 0; k < count; k++) {
+    for (int64_t k = 0; k < ids->count; k++) {
         to = put(to, pieces[0].bytes, pieces[0].length);
         to = put_text(to, encoding, ids, k);
         to = put(to, pieces[1].bytes, pieces[1].length);
@@ -97,8 +121,8 @@ typedef struct {
     parts before, after;
     const int64_t *counts; /* by kind: all headers but those of a record's own */
     const int64_t *kinds;
-    parts own;
-    const int64_t *own_counts; /* null if no record has any */
+    parts own; /* none if no record has any */
+    const int64_t *own_counts;
     piece between;
     const int64_t *numbers;
 } header_columns;
@@ -119,6 +143,32 @@ INLINE digits decimal(int64_t number) {
 
 INLINE int64_t part_bytes(const parts *p, int64_t k) { return p->ends[k] - p->starts[k]; }
 
+#define RECORD_HEAD_BYTES 32 /* at most: its length and offset, two bytes, and three lengths */
+#define NUMBER_BYTES 20      /* at most, with its length */
+
+INLINE int64_t kind_bytes(const header_columns *h, int64_t kind) {
+    int64_t before = checked_part(&h->before, kind), after = checked_part(&h->after, kind);
+    return before < 0 || after < 0 || h->counts[kind] < 0 ? OUTSIDE : before + after;
+}
+
+/* An upper bound of the bytes of the records `first` to `count`; OUTSIDE if any of their parts is, or a number is
+ * negative. */
+int64_t inferd_records_bytes(const parts *keys, const parts *values, const header_columns *h, int64_t first,
+                             int64_t count) {
+    int64_t sum = 0;
+    for (int64_t kind = 0; kind < h->before.count; kind++)
+        if (kind_bytes(h, kind) < 0) return OUTSIDE;
+    for (int64_t k = first; k < count; k++) {
+        int64_t kind = h->kinds[k];
+        if (kind < 0 || kind >= h->before.count || h->numbers[k] < 0) return OUTSIDE;
+        int64_t key = checked_or_null(keys, k), value = checked_or_null(values, k), own = 0;
+        if (h->own.count && ((own = checked_part(&h->own, k)) < 0 || h->own_counts[k] < 0)) return OUTSIDE;
+        if (key < 0 || value < 0) return OUTSIDE;
+        sum += RECORD_HEAD_BYTES + key + value + own + kind_bytes(h, kind) + h->between.length + NUMBER_BYTES;
+    }
+    return sum;
+}
+
 /* Writes the records `first` to `count`, as many as fit into `room` bytes; returns the index of the first one that does
  * not fit. The length of what was written goes to `length`. */
 int64_t inferd_write_records(const parts *keys, const parts *values, const header_columns *h, int64_t first,
@@ -126,8 +176,8 @@ int64_t inferd_write_records(const parts *keys, const parts *values, const heade
     uint8_t *to = out;
     int64_t k = first;
     for (; k < count; k++) {
-        int64_t kind = h->kinds[k], headers = h->counts[kind] + (h->own_counts ? h->own_counts[k] : 0);
-        int64_t own_bytes = h->own_counts ? part_bytes(&h->own, k) : 0;
+        int64_t kind = h->kinds[k], headers = h->counts[kind] + (h->own.count ? h->own_counts[k] : 0);
+        int64_t own_bytes = h->own.count ? part_bytes(&h->own, k) : 0;
         digits number = decimal(h->numbers[k]);
         int64_t header_bytes = varint_size(headers) + part_bytes(&h->before, kind) + own_bytes + h->between.length +
                                1 + number.length + part_bytes(&h->after, kind);
@@ -153,9 +203,9 @@ int64_t inferd_write_records(const parts *keys, const parts *values, const heade
 
 /* `numbers[k]`: the number of part k among the parts that differ, of which `first[number]` is the first; returns how
  * many differ, or -1 if they are more than `most`. */
-int64_t inferd_number_parts(const parts *p, int64_t count, int64_t most, int64_t *first, int64_t *numbers) {
+int64_t inferd_number_parts(const parts *p, int64_t most, int64_t *first, int64_t *numbers) {
     int64_t found = 0, guess = 0;
-    for (int64_t k = 0; k < count; k++) {
+    for (int64_t k = 0; k < p->count; k++) {
         const uint8_t *text = p->bytes + p->starts[k];
         int64_t length = p->ends[k] - p->starts[k], number = -1;
         for (int64_t n = 0; n < found && number < 0; n++) {

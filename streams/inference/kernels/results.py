@@ -15,16 +15,18 @@ from inferd.streams.inference.spans import Places, Spans
 
 _TEXT_HEAD_BYTES = 3
 """Bytes around a text at most, in either encoding."""
-_RECORD_HEAD_BYTES = 32
-"""Bytes of a record beside its key, value and headers at most: its length and offset, two bytes, and three lengths."""
-_NUMBER_BYTES = 20
-"""Bytes of a number and its length at most."""
 
 
 class PartsStruct(ctypes.Structure):
-    """The struct `parts` of results.c."""
+    """The struct `parts` of results.c; none at all by default."""
 
-    _fields_ = [(name, ctypes.c_void_p) for name in ("bytes", "starts", "ends")]
+    _fields_ = [
+        ("bytes", ctypes.c_char_p),
+        ("starts", ctypes.c_void_p),
+        ("ends", ctypes.c_void_p),
+        ("size", ctypes.c_int64),
+        ("count", ctypes.c_int64),
+    ]
 
 
 class PieceStruct(ctypes.Structure):
@@ -43,13 +45,14 @@ def join_results(
     count = len(ids)
     if len(values) != count:
         raise ValueError(f"{len(values)} values of {count} requests")
-    room = sum(map(len, pieces)) + _TEXT_HEAD_BYTES
-    out = np.empty(count * room + checked_bytes(ids) + checked_bytes(values), np.uint8)
-    ends = np.empty(count, np.int64)
+    id_parts, value_parts = parts_of(ids), parts_of(values)
+    room = count * (sum(map(len, pieces)) + _TEXT_HEAD_BYTES)
+    room += checked_bytes(library, id_parts) + checked_bytes(library, value_parts)
+    out, ends = np.empty(room, np.uint8), np.empty(count, np.int64)
     given = (PieceStruct * 3)(*(PieceStruct(piece, len(piece)) for piece in pieces))
     library.join_results(
-        ENCODINGS.index(encoding), ctypes.addressof(given), parts_of(ids), parts_of(values), count, out.ctypes.data,
-        ends.ctypes.data,
+        ENCODINGS.index(encoding), ctypes.addressof(given), ctypes.addressof(id_parts), ctypes.addressof(value_parts),
+        out.ctypes.data, ends.ctypes.data,
     )  # fmt: skip
     starts = np.concatenate([ends[:0], [0], ends[:-1]]) if count else ends
     return Spans(out[: ends[-1] if count else 0].tobytes(), starts, ends)
@@ -86,102 +89,93 @@ class HeaderParts:
     numbers: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        kinds, records = self.kinds, len(self.kinds)
+        records = len(self.kinds)
         lengths = [len(self.numbers), *(map(len, self.own) if self.own else ())]
         if any(length != records for length in lengths):
             raise ValueError(f"headers: columns of {lengths} values for {records} records")
         if not len(self.before) == len(self.after) == len(self.counts):
             raise ValueError("kinds of headers: as many before as after the numbers, and as many counts are expected")
-        if records and not 0 <= int(kinds.min()) <= int(kinds.max()) < len(self.counts):
-            raise ValueError(f"kinds of headers: expected 0 to {len(self.counts) - 1}")
-        columns = (kinds, self.counts, self.numbers, *(self.own[1:] if self.own else ()))
-        if not all(is_plain(column) and (column >= 0).all() for column in columns):
-            raise ValueError("kinds, counts and numbers of headers: expected int64 from 0 on")
-
-    @property
-    def bytes_max(self) -> int:
-        """An upper bound of the size of all headers."""
-        by_kind = [(spans, checked_bytes(spans)) for spans in (self.before, self.after)]
-        shared = sum(int((spans.ends - spans.starts)[self.kinds].sum()) for spans, _ in by_kind)
-        own = checked_bytes(self.own[0]) if self.own else 0
-        return shared + own + (len(self.between) + _NUMBER_BYTES) * len(self.kinds)
+        if not all(map(is_plain, (self.kinds, self.counts, self.numbers, *(self.own[1:] if self.own else ())))):
+            raise ValueError("kinds, counts and numbers of headers: expected contiguous int64")
 
     def struct(self) -> HeaderColumnsStruct:
         """An argument for a kernel, valid as long as these parts."""
         own, own_counts = self.own or (None, None)
         return HeaderColumnsStruct(
-            parts_of(self.before)[0], parts_of(self.after)[0], self.counts.ctypes.data, self.kinds.ctypes.data,
-            parts_of(own)[0] if own is not None else PartsStruct(),
+            parts_of(self.before), parts_of(self.after), self.counts.ctypes.data, self.kinds.ctypes.data,
+            parts_of(own) if own is not None else PartsStruct(),
             own_counts.ctypes.data if own_counts is not None else None,
             PieceStruct(self.between, len(self.between)), self.numbers.ctypes.data,
         )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class RecordParts:
     """Records to be written."""
 
-    keys: Spans
-    """A span that ends before it starts is null."""
-    values: Spans
-    headers: HeaderParts
-
-    def __post_init__(self) -> None:
-        if not len(self.keys) == len(self.values) == len(self):
-            raise ValueError(f"{len(self.keys)} keys, {len(self.values)} values and headers of {len(self)} records")
+    def __init__(self, library: Library, keys: Spans, values: Spans, headers: HeaderParts) -> None:
+        """Of `keys`, a span that ends before it starts is null. `ValueError` if any part is not within its content."""
+        if not len(keys) == len(values) == len(headers.kinds):
+            raise ValueError(f"{len(keys)} keys, {len(values)} values and headers of {len(headers.kinds)} records")
+        self._library, self._given = library, (keys, values, headers)
+        self._structs = parts_of(keys), parts_of(values), headers.struct()
+        self._addresses = tuple(map(ctypes.addressof, self._structs))
+        if library.records_bytes(*self._addresses, 0, len(self)) < 0:
+            raise ValueError("keys, values or headers outside of their content, or numbers of headers below 0")
 
     def __len__(self) -> int:
-        return len(self.headers.kinds)
+        return len(self._given[0])
 
-    @property
-    def bytes_max(self) -> int:
-        """An upper bound of the size of all records."""
-        given = checked_bytes(self.keys) + checked_bytes(self.values)
-        return self.headers.bytes_max + given + _RECORD_HEAD_BYTES * len(self)
+    def bytes_max(self, span: range) -> int:
+        """An upper bound of the size of the records of a span of indexes."""
+        self._check(span)
+        bound: int = self._library.records_bytes(*self._addresses, span.start, span.stop)
+        return bound
 
+    def write(self, span: range, out: bytearray, at: int) -> tuple[int, int]:
+        """Writes the records of a span of indexes to `out` from position `at` to its end, as many as fit.
 
-def write_records(library: Library, parts: RecordParts, span: range, out: bytearray, at: int) -> tuple[int, int]:
-    """Writes the records of a span of indexes to `out` from position `at` to its end, as many as fit.
+        Returns the index of the first record that did not fit, and the position behind those that did.
+        """
+        self._check(span)
+        if not 0 <= at <= len(out):
+            raise ValueError(f"records from position {at} of {len(out)} bytes")
+        room = np.frombuffer(out, np.uint8)  # `out` cannot be resized while this exists
+        length = ctypes.c_int64()
+        end: int = self._library.write_records(
+            *self._addresses, span.start, span.stop, len(out) - at, room.ctypes.data + at, ctypes.addressof(length)
+        )
+        return end, at + length.value
 
-    Returns the index of the first record that did not fit, and the position behind those that did.
-    """
-    if not (0 <= span.start <= span.stop <= len(parts) and 0 <= at <= len(out)):
-        raise ValueError(f"records {span} of {len(parts)}, from position {at} of {len(out)} bytes")
-    room = np.frombuffer(out, np.uint8)  # `out` cannot be resized while this exists
-    length, headers = ctypes.c_int64(), parts.headers.struct()
-    end: int = library.write_records(
-        parts_of(parts.keys), parts_of(parts.values), ctypes.addressof(headers), span.start, span.stop, len(out) - at,
-        room.ctypes.data + at, ctypes.addressof(length),
-    )  # fmt: skip
-    return end, at + length.value
+    def _check(self, span: range) -> None:
+        if not 0 <= span.start <= span.stop <= len(self):
+            raise ValueError(f"records {span} of {len(self)}")
 
 
 def equal_spans(library: Library, spans: Spans, most: int) -> tuple[Sequence[int], NDArray[np.int64]] | None:
     """Finds equal strings: the first index of each of those that differ, and int64 (strings,), which of these each
     string is. None if more than `most` differ."""
-    first, numbers = np.empty(most, np.int64), np.empty(len(spans), np.int64)
-    checked_bytes(spans)
-    found = library.number_parts(parts_of(spans), len(spans), most, first.ctypes.data, numbers.ctypes.data)
+    first, numbers, given = np.empty(most, np.int64), np.empty(len(spans), np.int64), parts_of(spans)
+    checked_bytes(library, given)
+    found = library.number_parts(ctypes.addressof(given), most, first.ctypes.data, numbers.ctypes.data)
     return None if found < 0 else (first[:found].tolist(), numbers)
 
 
-def checked_bytes(spans: Spans) -> int:
+def parts_of(spans: Spans) -> PartsStruct:
+    """An argument for kernels, valid as long as `spans`; `checked_bytes` must have seen it first."""
+    starts, ends = spans.starts, spans.ends
+    if not (is_plain(starts) and is_plain(ends) and len(starts) == len(ends)):
+        raise ValueError("spans: expected as many ends as starts, contiguous int64")
+    return PartsStruct(spans.content, starts.ctypes.data, ends.ctypes.data, len(spans.content), len(starts))
+
+
+def checked_bytes(library: Library, parts: PartsStruct) -> int:
     """Bytes of all strings; `ValueError` if any is not within the content."""
-    if not len(spans):
-        return 0
-    lengths = spans.ends - spans.starts
-    within = spans.starts.min() >= 0 and spans.ends.max() <= len(spans.content)
-    if not within or not all(map(is_plain, (spans.starts, spans.ends))):
+    n_bytes: int = library.parts_bytes(ctypes.addressof(parts))
+    if n_bytes < 0:
         raise ValueError("spans outside of their content")
-    return int(np.maximum(lengths, 0).sum())
+    return n_bytes
 
 
 def is_plain(places: Places) -> bool:
     """Whether a kernel can use the array where it is."""
     return places.dtype == np.int64 and places.flags.c_contiguous
-
-
-def parts_of(spans: Spans) -> ctypes.Array[PartsStruct]:
-    """An argument for a kernel, valid as long as `spans`."""
-    content = ctypes.cast(ctypes.c_char_p(spans.content), ctypes.c_void_p)
-    return (PartsStruct * 1)(PartsStruct(content, spans.starts.ctypes.data, spans.ends.ctypes.data))

@@ -53,7 +53,7 @@ class TreeKernel:
         self, library: Library, forest: Forest, ending: Ending, math: ctypes.CDLL, blocks_from: int = _BLOCKS_FROM
     ) -> None:
         """`math`: the C library with `exp` and `log1p`, or a library linked with it."""
-        self._library, self._predict = library, library.predict
+        self._library, self._predict = library, library.tree_predict
         self._forest = forest  # keeps the memory that the structure points to alive
         self._features, self._outputs = forest.features, forest.outputs
         arrays = (forest.plane, forest.tree, forest.node, forest.split, forest.cuts, forest.values, forest.words)

@@ -11,7 +11,7 @@ import pytest
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from inferd.streams.inference import Spans, kernels_fault
-from inferd.streams.kafka import HeaderColumns, Outgoing, OutgoingBlock, fill_batches
+from inferd.streams.kafka import HeaderColumns, Outgoing, OutgoingBlock, OutgoingColumns, fill_batches
 from inferd.streams.kafka.producer import BATCH_BYTES_MAX
 from tests.fuzz.result_kernel import header_columns
 
@@ -35,7 +35,8 @@ def a_block(rng: random.Random, count: int, value_bytes: int) -> OutgoingBlock:
     nulls = np.array([key is None for key in keys], bool)
     values = [rng.randbytes(16) * rng.randrange(value_bytes // 16 + 1) for _ in range(count)]
     keys_or_null = Spans(given.content, given.starts, given.ends - nulls)
-    return OutgoingBlock(keys_or_null, Spans.of(values), header_columns(rng, count))
+    columns = OutgoingColumns(keys_or_null, Spans.of(values), header_columns(rng, count))
+    return OutgoingBlock(columns, range(count))
 
 
 def sent(batch: Any) -> bytes:
@@ -66,7 +67,7 @@ def test_the_bytes_of_batches_are_those_of_the_producer(
 
 def test_a_batch_that_compression_makes_larger_is_not_compressed() -> None:
     headers = HeaderColumns(np.zeros(1, np.int64), [[]], None, [], "n", np.zeros(1, np.int64), [[]])
-    block = OutgoingBlock(Spans.of([b""]), Spans.of([b"value"]), headers)
+    block = OutgoingBlock(OutgoingColumns(Spans.of([b""]), Spans.of([b"value"]), headers), range(1))
     plain, compressed = (sent(*fill_batches(a_producer(codec, transactional=False), block, 0)) for codec in (0, 1))
     assert plain == compressed
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -20,6 +21,7 @@ from inferd.streams.kafka import UNCHECKED, OutgoingBlock
 from inferd.streams.lane import OutputBatch
 from inferd.streams.prediction_runner import PredictionRunner
 from inferd.streams.requests import BatchScoring, BatchSizer, RequestProcessor, Timing
+from inferd.streams.requests.results import COLUMNS_MIN
 from inferd.streams.settings import LaneSettings
 from inferd.streams.telemetry import LaneMeasures
 from tests.fixtures.lane import sum_model
@@ -74,7 +76,9 @@ def alike(
     good = st.builds(request, st.just(model), st.sampled_from(["a", "b"]), st.floats(-9, 9))
     given = good if not values else good | st.sampled_from(values)
     stamps = st.sampled_from([0, 4_000, 4_990])
-    return st.lists(st.builds(Request, given, st.sampled_from(keys), headers, stamps), min_size=8, max_size=40)
+    return st.lists(
+        st.builds(Request, given, st.sampled_from(keys), headers, stamps), min_size=COLUMNS_MIN, max_size=40
+    )
 
 
 USUAL = st.sampled_from(["sum:1", "sum@champion", "sum@split"]).flatmap(
@@ -100,42 +104,49 @@ def processor() -> RequestProcessor:
     return RequestProcessor(TOPICS, Scorer(catalog, DEFAULT_LIMITS), "w", UNCHECKED, scoring)
 
 
-def outcome_of(made: RequestProcessor, records: object, marks: bytes) -> Outcome:
-    batch = made.scorer.prepare([(0, records)], 5_000)  # type: ignore[list-item]
+def outcome_of(made: RequestProcessor, work: Sequence[tuple[int, Any]], marks: bytes) -> Outcome:
+    batch = made.scorer.prepare(work, 5_000)
     for group in batch.groups:
         group.predict()
     return replace(batch.finish(), cache_marks=marks)
 
 
-def written(made: RequestProcessor, records: list[Record], marks: bytes, *, block: bool) -> OutputBatch:
-    given_as = block_of(records) if block else records
-    outcome = outcome_of(made, given_as, marks)
-    return made.results.output(
-        TopicPartition(TOPICS.name("requests"), 0), given_as, outcome, range(len(records)), TIMING
+def written(
+    made: RequestProcessor, records: list[Record], marks: bytes, *, block: bool, first: int = 0
+) -> list[OutputBatch]:
+    """The output of the `first` records in one partition, and of the others in another one."""
+    parts = [part for part in (records[:first], records[first:]) if part]
+    given_as = [block_of(part) if block else part for part in parts]
+    outcome = outcome_of(made, [*enumerate(given_as)], marks)
+    topic = TOPICS.name("requests")
+    return made.results.outputs(
+        [(TopicPartition(topic, number), each) for number, each in enumerate(given_as)], outcome, TIMING
     )
 
 
-@given(requests(HEADERS) | requests(ANY_HEADERS) | USUAL | FAILING, st.booleans())
-def test_the_output_of_a_block_is_that_of_a_list(given_requests: list[Request], cached: bool) -> None:
+@given(requests(HEADERS) | requests(ANY_HEADERS) | USUAL | FAILING, st.booleans(), st.integers(0, 20))
+def test_the_output_of_a_block_is_that_of_a_list(given_requests: list[Request], cached: bool, first: int) -> None:
     records: list[Record] = [replace(each, offset=offset) for offset, each in enumerate(given_requests)]
     marks = bytes(n % 3 for n in range(len(records))) if cached else b""
-    expected, found = (written(processor(), records, marks, block=block) for block in (False, True))
-    assert {place: list(each) for place, each in found.by_topic.items()} == expected.by_topic
-    for field in ("next_offset", "records", "timestamps", "tally", "replies"):
-        assert getattr(found, field) == getattr(expected, field)
+    every, those = (written(processor(), records, marks, block=block, first=first) for block in (False, True))
+    for expected, found in zip(every, those, strict=True):
+        assert {place: list(each) for place, each in found.by_topic.items()} == expected.by_topic
+        for field in ("next_offset", "records", "timestamps", "tally", "replies"):
+            assert getattr(found, field) == getattr(expected, field)
 
 
 @given(USUAL | FAILING)
 def test_usual_results_of_a_block_stay_columns(given_requests: list[Request]) -> None:
     if kernels_fault() is None:
         records: list[Record] = [replace(each, offset=offset) for offset, each in enumerate(given_requests)]
-        assert isinstance(written(processor(), records, b"", block=True).by_topic[RESULTS], OutgoingBlock)
+        (output,) = written(processor(), records, b"", block=True)
+        assert isinstance(output.by_topic[RESULTS], OutgoingBlock)
 
 
 def test_a_record_added_to_a_block_makes_it_a_list() -> None:
-    records: list[Record] = [Request(request("sum:1", "a", float(n)), b"k", (), 4_000, n) for n in range(9)]
-    output = written(processor(), records, b"", block=True)
+    records: list[Record] = [Request(request("sum:1", "a", float(n)), b"k", (), 4_000, n) for n in range(COLUMNS_MIN)]
+    (output,) = written(processor(), records, b"", block=True)
     before = list(output.by_topic[RESULTS])
     output.add(*RESULTS, (None, b"more", []))
     assert output.by_topic[RESULTS] == [*before, (None, b"more", [])]
-    assert np.shape(output.timestamps) == (9,)
+    assert np.shape(output.timestamps) == (COLUMNS_MIN,)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inferd.streams.inference.kernels import HeaderParts, RecordParts, equal_spans, join_results, library, write_records
+from inferd.streams.inference.kernels import HeaderParts, RecordParts, equal_spans, join_results, library
 from inferd.streams.inference.kernels.headers import ColumnStruct
+from inferd.streams.inference.kernels.results import PartsStruct
 from inferd.streams.inference.spans import Spans
 from tests.fuzz import result_kernel
 
@@ -43,22 +44,22 @@ def one_byte_less(*arguments: Any) -> Any:
     return library().write_records(*before, room - 1, out, length)
 
 
-def one_header_less(heads: Any, counts: Any, count: int, limits: Any, own: Any, *others: Any) -> None:
-    library().split_headers(heads, counts, count, limits, own, *others)
+def one_header_less(heads: Any, counts: Any, limits: Any, own: Any, *others: Any) -> None:
+    library().split_headers(heads, counts, limits, own, *others)
     given = ctypes.cast(ColumnStruct.from_address(own).counts, ctypes.POINTER(ctypes.c_int64))
-    for record in range(count):
+    for record in range(PartsStruct.from_address(heads).count):
         given[record] = max(0, given[record] - 1)
 
 
 def a_later_deadline(*arguments: Any) -> None:
     library().split_headers(*arguments)
-    given = ctypes.cast(arguments[6], ctypes.POINTER(ctypes.c_int64))
-    for record in range(arguments[2]):
+    given = ctypes.cast(arguments[5], ctypes.POINTER(ctypes.c_int64))
+    for record in range(PartsStruct.from_address(arguments[0]).count):
         given[record] += 1
 
 
-def fewer_numbers(at: Any, count: int, most: int, *arguments: Any) -> Any:
-    return library().number_parts(at, count, most - 1, *arguments)
+def fewer_numbers(at: Any, most: int, *arguments: Any) -> Any:
+    return library().number_parts(at, most - 1, *arguments)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ GOOD = spans([0, 2], [2, 4])
     [spans([0, -1], [2, 4]), spans([0, 2], [2, 7]), spans([0], [1]), Spans(b"abcdef", GOOD.starts, GOOD.ends[::-1])],
 )
 def test_spans_outside_of_their_content_are_refused(ids: Spans) -> None:
-    with pytest.raises(ValueError, match=r"outside|values of"):
+    with pytest.raises(ValueError, match=r"outside|values of|contiguous"):
         join_results(library(), "json", (b"", b"", b""), ids, GOOD)
 
 
@@ -102,23 +103,41 @@ def header_parts(kinds: list[int], numbers: Sequence[int] = (0, 0), own: Spans |
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("numbers", "own"), [((0, -1), None), ((0,), None), ((0, 0), spans([0], [0]))])
+@pytest.mark.parametrize(("numbers", "own"), [((0,), None), ((0, 0), spans([0], [0]))])
 def test_headers_that_do_not_belong_to_the_records_are_refused(numbers: Sequence[int], own: Spans | None) -> None:
     with pytest.raises(ValueError, match="headers"):
         header_parts([0, 0], numbers, own)
 
 
-@pytest.mark.parametrize("kinds", [[0, 1], [-1, 0], [0]])
+@pytest.mark.parametrize("kinds", [[0, 1], [-1, 0]])
 def test_kinds_of_headers_that_do_not_exist_are_refused(kinds: list[int]) -> None:
-    with pytest.raises(ValueError, match=r"kinds|headers"):
-        RecordParts(GOOD, GOOD, header_parts(kinds))
+    with pytest.raises(ValueError, match="headers outside"):
+        RecordParts(library(), GOOD, GOOD, header_parts(kinds))
+
+
+@pytest.mark.parametrize("bad", [spans([0, 0], [2, 7]), spans([0, -1], [2, 4])])
+def test_parts_outside_of_their_content_are_refused(bad: Spans) -> None:
+    headers = header_parts([0, 0])
+    with pytest.raises(ValueError, match="outside"):
+        RecordParts(library(), bad, GOOD, headers)
+    with pytest.raises(ValueError, match="outside"):
+        RecordParts(library(), GOOD, bad, headers)
+    with pytest.raises(ValueError, match="outside"):
+        RecordParts(library(), GOOD, GOOD, header_parts([0, 0], own=bad))
+    with pytest.raises(ValueError, match="keys"):
+        RecordParts(library(), GOOD[:1], GOOD, headers)
+
+
+def test_numbers_below_zero_are_refused() -> None:
+    with pytest.raises(ValueError, match="below 0"):
+        RecordParts(library(), GOOD, GOOD, header_parts([0, 0], numbers=(0, -1)))
 
 
 @pytest.mark.parametrize(("span", "at"), [(range(3), 0), (range(-1, 2), 0), (range(2), 11)])
 def test_records_and_room_that_do_not_exist_are_refused(span: range, at: int) -> None:
-    parts = RecordParts(GOOD, GOOD, header_parts([0, 0]))
+    parts = RecordParts(library(), GOOD, GOOD, header_parts([0, 0]))
     with pytest.raises(ValueError, match="records"):
-        write_records(library(), parts, span, bytearray(10), at)
+        parts.write(span, bytearray(10), at)
 
 
 def test_nothing_is_joined_from_nothing() -> None:
