@@ -31,7 +31,7 @@ from inferd.streams.recording import Part, Recorder, record_scored
 from inferd.streams.requests.batch_scoring import BatchScoring
 from inferd.streams.requests.cache_table import CacheTable
 from inferd.streams.requests.quota import Quota
-from inferd.streams.requests.results import ResultWriter, Timing
+from inferd.streams.requests.results import COLUMNS_MIN, ResultWriter, Timing
 from inferd.streams.shadow import Shadows
 from inferd.streams.state import LaneTable
 from inferd.streams.telemetry import OpenSpans, StepTimer, Tally, TenantCounters, Tracing
@@ -112,7 +112,7 @@ class RequestProcessor:
         asked = self.direct.take(self.records_max())
         bounded, paused = self.on_demand is not None and self.on_demand.bounded, self.pauses.models
         if not bounded and not paused and not self.quota.limited:
-            return [[output] for output in await self._score(work, asked)]
+            return [[output] for output in await self._score_all(work, asked)]
         needed = self.scorer.needed_versions(int(self._clock() * 1000))
         if paused:
             asked = self._refuse_paused(asked, needed)
@@ -127,7 +127,7 @@ class RequestProcessor:
             self.tenant, waiting.versions.values()
         )  # fmt: skip
         with pinned:
-            outputs = iter(await self._score([part for part in ready if part[1]], asked))
+            outputs = iter(await self._score_all([part for part in ready if part[1]], asked))
         return [[next(outputs)] if records else [] for _, records in ready]
 
     def _refuse_paused(self, asked: Sequence[HttpRequest], needed: NeededVersions) -> list[HttpRequest]:
@@ -147,6 +147,13 @@ class RequestProcessor:
         self.counters.direct += len(asked) - len(left)
         self.counters.add(tally)
         return left
+
+    async def _score_all(self, work: Work, asked: Sequence[HttpRequest]) -> Sequence[OutputBatch]:
+        """Like `_score`; many records, which are columns, are not mixed with HTTP requests, which are none."""
+        if asked and sum(len(records) for _, records in work) >= COLUMNS_MIN:
+            await self._score([], asked)
+            asked = ()
+        return await self._score(work, asked)
 
     async def _score(self, work: Work, asked: Sequence[HttpRequest]) -> Sequence[OutputBatch]:
         """Scores each part of `work`, none of which is empty; returns their output batches."""

@@ -150,3 +150,16 @@ def test_a_record_added_to_a_block_makes_it_a_list() -> None:
     output.add(*RESULTS, (None, b"more", []))
     assert output.by_topic[RESULTS] == [*before, (None, b"more", [])]
     assert np.shape(output.timestamps) == (COLUMNS_MIN,)
+
+
+async def test_http_requests_beside_many_records_leave_them_columns() -> None:
+    made = processor()
+    asked = made.direct.ask(request("sum:1", "over-http", 2.0), (), 4_000)
+    records: list[Record] = [Request(request("sum:1", "a", float(n)), b"k", (), 4_000, n) for n in range(COLUMNS_MIN)]
+    (outputs,) = await made.process([(TopicPartition(TOPICS.name("requests"), 0), block_of(records))])
+    assert asked.answer.result().value == msgpack.packb(
+        {**msgpack.unpackb(list(outputs[0].by_topic[RESULTS])[2][1] or b""), "id": "over-http"}
+    )
+    if kernels_fault() is None:
+        assert isinstance(outputs[0].by_topic[RESULTS], OutgoingBlock)
+    assert (made.counters.direct, made.counters.requests_in) == (1, 1)
