@@ -58,7 +58,7 @@ HEADERS_READ_MAX = 16_384
 """A record with more headers is rejected unread: a header of two bytes takes some 100 bytes in memory."""
 _SMALL_BYTES = 2**18
 _BLOCK_RECORDS_MIN = 32
-"""For batches of fewer records, columns do not pay. The batches of a fetch are alike."""
+"""For fewer records of a fetch, columns do not pay."""
 _TIMESTAMP, _LAST_TIMESTAMP = slice(27, 35), slice(35, 43)
 
 
@@ -98,9 +98,22 @@ class RecordBatches:
         """Size of the response, including an incomplete last batch."""
         return len(self._data)
 
-    def first_count(self) -> int:
-        """The number of records that the next batch claims."""
-        return _count_of(self._data[self._at : self._at + _HEADER_BYTES])
+    def claims(self, records: int) -> bool:
+        """Whether the batches that are left claim at least so many records."""
+        at, left = self._at, records
+        while left > 0 and at + _HEADER_BYTES <= len(self._data):
+            head = self._data[at : at + _HEADER_BYTES]
+            left -= max(0, _count_of(head))
+            at += _PREFIX_BYTES + max(0, _length_of(head))
+        return left <= 0
+
+    def usual_batches(self, kernel: BatchKernel, *, check_crcs: bool) -> tuple[RecordBlock, int] | None:
+        """The records of the next batches that the kernel can read all at once, and the offset behind them."""
+        read = kernel.scan_many(self._data, self._at, check_crcs=check_crcs)
+        if read.end == self._at:
+            return None
+        self._at = read.end
+        return RecordBlock(self._data, read.columns), read.offset_end
 
     def clear(self) -> None:
         """Frees the memory of the response, after the last batch was read."""
@@ -122,10 +135,10 @@ class RecordBatches:
         return self._data[start:end]
 
     def _end(self) -> int:
-        length = self._data[self._at + 8 : self._at + _PREFIX_BYTES]
-        if len(length) < _PREFIX_BYTES - 8:
+        prefix = self._data[self._at : self._at + _PREFIX_BYTES]
+        if len(prefix) < _PREFIX_BYTES:
             return len(self._data) + 1
-        return self._at + _PREFIX_BYTES + int.from_bytes(length, "big", signed=True)
+        return self._at + _PREFIX_BYTES + _length_of(prefix)
 
 
 class PartitionRecords(fetcher.PartitionRecords):
@@ -145,7 +158,7 @@ class PartitionRecords(fetcher.PartitionRecords):
         """Whether the records are better taken all at once, with `take`. Decided once: one reader reads them all."""
         if self._in_blocks is None:
             lane = self._tp.topic in self.lane_topics
-            self._in_blocks = lane and self._records.first_count() >= _BLOCK_RECORDS_MIN
+            self._in_blocks = lane and self._records.claims(_BLOCK_RECORDS_MIN)
         return self._in_blocks
 
     @property
@@ -171,13 +184,13 @@ class PartitionRecords(fetcher.PartitionRecords):
         """All records in front of the first invalid batch, which becomes the fault."""
         parts: list[Sequence[Any]] = []
         try:
-            for raw, records in self._batches(in_blocks=True):
+            for offset_end, records in self._batches(in_blocks=True):
                 part = records if isinstance(records, RecordBlock) else list(records)
                 if part and part[0].offset < self.next_fetch_offset:  # the fetch began within this batch
                     part = part[bisect_left(part, self.next_fetch_offset, key=_offset_of) :]
                 if part:
                     parts.append(part)
-                self.next_fetch_offset = max(self.next_fetch_offset, _end_of(raw))
+                self.next_fetch_offset = max(self.next_fetch_offset, offset_end)
         except UnreadableLogError as error:
             self._fault = error
         return joined_records(parts) if parts else []
@@ -185,23 +198,30 @@ class PartitionRecords(fetcher.PartitionRecords):
     def _unpack_records(self) -> Iterator[Any]:
         as_they_are = self._tp.topic in self.lane_topics
         stock: Any = self  # aiokafka leaves its methods untyped
-        for raw, records in self._batches():
+        for offset_end, records in self._batches():
             for record in records:
                 if record.offset >= self.next_fetch_offset:
                     self.next_fetch_offset = record.offset + 1
                     yield record if as_they_are else stock._consumer_record(self._tp, record)  # noqa: SLF001
             # Compaction keeps the last offset of a batch: it advances past a batch that has become empty.
-            self.next_fetch_offset = max(self.next_fetch_offset, _end_of(raw))
+            self.next_fetch_offset = max(self.next_fetch_offset, offset_end)
 
-    def _batches(self, *, in_blocks: bool = False) -> Iterator[tuple[bytes, Iterable[Any]]]:
-        """Each batch and its records; `UnreadableLogError` if a whole batch is invalid."""
+    def _batches(self, *, in_blocks: bool = False) -> Iterator[tuple[int, Iterable[Any]]]:
+        """The records of each batch, or of several that follow each other, and the offset behind them;
+        `UnreadableLogError` if a whole batch is invalid."""
+        kernel = _batch_kernel() if in_blocks else None
         while self._records.has_next():
+            if kernel is not None:
+                usual = self._records.usual_batches(kernel, check_crcs=self._check_crcs)
+                if usual is not None:
+                    yield usual[1], usual[0]
+                    continue
             try:
                 raw = self._records.next_batch()
                 records = self._read(raw, in_blocks=in_blocks)
             except CorruptRecordException as error:
                 raise UnreadableLogError(self._tp, str(error.args[0])) from None
-            yield raw, records
+            yield _end_of(raw), records
 
     def _read(self, raw: bytes, *, in_blocks: bool = False) -> Iterable[Any]:
         """The records of a batch; `CorruptRecordException` if the whole batch is invalid."""
@@ -343,6 +363,11 @@ def _readable(data: bytearray) -> Iterator[None]:
 
 def _count_of(raw: bytes | bytearray) -> int:
     return int.from_bytes(raw[57:61], "big", signed=True)
+
+
+def _length_of(raw: bytes) -> int:
+    """The bytes of a batch behind its length, as it claims."""
+    return int.from_bytes(raw[8:_PREFIX_BYTES], "big", signed=True)
 
 
 def _last_delta_of(raw: bytes) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +22,8 @@ RECORD = np.dtype(
 """The struct of batches.c: positions and lengths in the bytes, and the number of headers. A length of -1: null."""
 HEADERS_MAX = 64
 """A batch whose records have more headers is not read."""
+BATCHES_MAX = 1_024
+"""In one call: those behind a batch that cannot be read are counted again, and there may be many such batches."""
 
 
 def crc32c(data: bytes, start: int) -> int | None:
@@ -30,11 +35,41 @@ def crc32c(data: bytes, start: int) -> int | None:
     return None if checksum < 0 else checksum
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ReadBatches:
+    """What was read of batches that follow each other."""
+
+    columns: NDArray[np.void]
+    """`RECORD` (records,)."""
+    end: int
+    """The position behind the last batch that was read."""
+    offset_end: int
+    """The offset behind it; 0 if none was read."""
+
+
 class BatchKernel:
     """Finds the records of uncompressed batches in the format v2. Thread-safe."""
 
     def __init__(self, library: Library) -> None:
-        self._scan = library.scan_batch
+        self._library, self._scan = library, library.scan_batch
+
+    def scan_many(self, batches: bytes, start: int, *, check_crcs: bool) -> ReadBatches:
+        """Reads batches from a position on, up to the first one that is compressed, of a transaction, unusual or
+        invalid, and `BATCHES_MAX` at most.
+
+        Without an instruction for checksums, none is read if they are checked.
+        """
+        return self.scan_many_into(batches, len(batches), start, check_crcs=check_crcs)
+
+    def scan_many_into(self, batches: bytes | int, end: int, start: int, *, check_crcs: bool) -> ReadBatches:
+        """Like `scan_many`, of `end` bytes or memory at an address."""
+        columns = np.empty(self._library.count_records(batches, start, end, BATCHES_MAX), RECORD)
+        found, offset_end = ctypes.c_int64(), ctypes.c_int64()
+        stopped = self._library.scan_batches(
+            batches, start, end, BATCHES_MAX, HEADERS_MAX, check_crcs, columns.ctypes.data, ctypes.addressof(found),
+            ctypes.addressof(offset_end),
+        )  # fmt: skip
+        return ReadBatches(columns[: found.value], stopped, offset_end.value)
 
     def scan(self, batch: bytes, start: int, count: int, offsets: range, timestamp: int) -> NDArray[np.void] | None:
         """`RECORD` (count,): the records from position `start` of the batch to its end, whose offsets have to rise

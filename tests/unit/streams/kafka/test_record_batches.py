@@ -117,6 +117,31 @@ def test_every_codec_reads_as_it_was_written(codec: int) -> None:
     assert [r.timestamp for r in records] == [1_000, 1_001, 1_002] * 2
 
 
+@pytest.mark.parametrize("codec", [NONE, LZ4])
+def test_many_small_batches_come_in_one_block(codec: int) -> None:
+    batches = [batch_of(MESSAGES, codec, first=3 * n) for n in range(1_500)]
+    in_blocks = reader(*batches[:500], batch_of(MESSAGES, ZSTD, first=1_500), *batches[501:])
+    assert in_blocks.comes_in_blocks
+    taken = in_blocks.take(None)
+    assert [record.offset for record in taken] == [*range(4_500)]
+    assert plain(list(taken[1_497:1_506])) == MESSAGES * 3
+    if kernels_fault() is None:
+        assert isinstance(taken, RecordBlock)
+
+
+def test_few_records_in_many_batches_come_one_by_one() -> None:
+    batches = [batch_of(MESSAGES, first=3 * n) for n in range(10)]
+    assert not reader(*batches).comes_in_blocks
+    assert reader(*batches, batch_of(MESSAGES, first=30)).comes_in_blocks
+
+
+@pytest.mark.parametrize("broker", [False, True])
+def test_timestamps_of_blocks_are_those_of_the_broker_if_it_sets_them(broker: bool) -> None:
+    raw = batch_of(MESSAGES * 20)
+    raw[22] |= 8 * broker
+    assert [record.timestamp for record in read(raw)] == ([1_059] * 60 if broker else [*range(1_000, 1_060)])
+
+
 def test_other_topics_get_consumer_records() -> None:
     (record, *_) = read(batch_of(MESSAGES), tp=TopicPartition("other", 7))
     assert (record.topic, record.partition, record.serialized_value_size) == ("other", 7, 2)
@@ -258,7 +283,7 @@ class State:
 
 
 @pytest.mark.parametrize("records_max", [1, 7, 50, None])
-@pytest.mark.parametrize("sizes", [(31, 19), (32, 18), (10, 40, 40), (40, 3, 40)])
+@pytest.mark.parametrize("sizes", [(20, 11), (31, 19), (32, 18), (10, 40, 40), (40, 3, 40)])
 def test_a_fetch_result_hands_over_all_records_in_parts(records_max: int | None, sizes: tuple[int, ...]) -> None:
     messages: list[Message] = [(b"k%d" % n, b"v", []) for n in range(sum(sizes))]
     made: Any = fetcher.FetchResult
@@ -270,7 +295,7 @@ def test_a_fetch_result_hands_over_all_records_in_parts(records_max: int | None,
     while result.has_more():
         part = result.getall(records_max)
         assert len(part) <= (records_max or len(messages))
-        assert isinstance(part, RecordBlock) == (sizes[0] >= 32 and kernels_fault() is None) or not part
+        assert isinstance(part, RecordBlock) == (sum(sizes) >= 32 and kernels_fault() is None) or not part
         taken += part
         assert state.position == taken[-1].offset + 1
     assert plain(taken) == messages
