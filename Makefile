@@ -12,7 +12,7 @@ CODE := schemas streams daemon inferd tests bench
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo demo-routes test test-cache test-plain test-unit test-page test-mlflow test-mlserver test-access test-asyncapi fuzz model-mutants models-on-demand jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-layouts bench-models bench-routes bench-jobs bench-kernels bench-cache bench-tenants chaos chaos-bugs minimal-root test-pythons audit lock lock-jars clean
+.PHONY: help demo demo-routes test test-cache test-plain test-unit test-page test-mlflow test-mlserver test-access test-nodes test-asyncapi fuzz model-mutants models-on-demand jobs-histories lint format typecheck coverage http-fuzz jobs-million bench bench-layouts bench-models bench-routes bench-jobs bench-kernels bench-cache bench-tenants chaos chaos-bugs minimal-root test-pythons audit lock lock-jars clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -88,6 +88,10 @@ test-page: $(VENV)/.installed-dev ## Open the page in the browser of this machin
 
 test-access: $(VENV)/.installed-dev ## Connect a worker, a client and a command by every security protocol of Kafka (4 to 6 minutes).
 	@$(PY) -m pytest tests/heavy/access_matrix.py
+
+test-nodes: export INFERD_TEST_PATIENCE ?= 3
+test-nodes: $(VENV)/.installed-dev ## Kill and isolate a node of a cluster of three, with both guarantees (2 to 7 minutes).
+	@$(PY) -m pytest tests/heavy/three_nodes.py
 
 test-asyncapi: $(VENV)/.installed-dev $(ASYNCAPI)/.installed ## Check the AsyncAPI document by AsyncAPI's own parser and JSON Schema (downloads Node.js and them once).
 	@$(PY) -m pytest tests/heavy/asyncapi_parser.py
