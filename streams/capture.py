@@ -43,7 +43,7 @@ class Capture:
             chosen = self._chosen(scored, part_of, outcome)
             spans = scored.spans() if chosen else []
             for place, request_id in chosen:
-                index = scored.indexes[place]
+                index = int(scored.indexes[place])
                 part = part_of[index]
                 captured = _captured(scored, index, spans[place], request_id, outcome, now_ms)
                 key = part.record(index).key or request_id.encode()
@@ -66,12 +66,15 @@ class Capture:
     def _chosen(self, scored: ScoredRows, part_of: Mapping[int, Part], outcome: Outcome) -> list[tuple[int, str]]:
         """The places of requests to capture, and their ids."""
         places = [
-            place for place, index in enumerate(scored.indexes) if index in part_of and index not in outcome.failures
+            place
+            for place, index in enumerate(scored.indexes.tolist())
+            if index in part_of and index not in outcome.failures
         ]
         if not places:
             return []
         ids = [
-            scored.ids[place] or part_of[scored.indexes[place]].default_id(scored.indexes[place]) for place in places
+            scored.ids[place] or part_of[index].default_id(index)
+            for place, index in zip(places, scored.indexes[places].tolist(), strict=True)
         ]
         digests = key_digests([SALT + each.encode() for each in ids]).astype(np.float64)
         return [(places[at], ids[at]) for at in np.flatnonzero(digests < self.share * 2.0**64).tolist()]

@@ -35,7 +35,7 @@ from inferd.streams.inference.row_errors import RowErrors
 from inferd.streams.inference.runtime import Arrays
 from inferd.streams.inference.scored_rows import ScoredRows
 from inferd.streams.inference.shadow_marks import ShadowMarks
-from inferd.streams.inference.spans import AsciiTexts, Spans
+from inferd.streams.inference.spans import AsciiTexts, Indexes, Spans
 from inferd.streams.inference.variants import VariantMarks
 from inferd.streams.inference.work import Converted, Work
 
@@ -69,6 +69,7 @@ class Group:
     error: ModelServingError | None = None
     fault: Exception | None = None
     """An unexpected exception, which is logged with its traceback."""
+    _places: Indexes | None = None
     alone: list[Group] = field(default_factory=list)
     """Its requests one by one, if the model raised for all of them together."""
 
@@ -80,9 +81,11 @@ class Group:
         """Adds requests of several rows each, without ids."""
         self._extend(indexes, [""] * len(indexes), counts, [False] * len(indexes), inputs)
 
-    def add_singles(self, indexes: Sequence[int], ids: Sequence[str], inputs: Inputs) -> None:
+    def add_singles(self, indexes: Indexes, ids: Sequence[str], inputs: Inputs) -> None:
         """Adds requests of one row each, not in a list."""
-        self._extend(indexes, ids, [1] * len(indexes), [True] * len(indexes), inputs)
+        first = not self.indexes
+        self._extend(indexes.tolist(), ids, [1] * len(indexes), [True] * len(indexes), inputs)
+        self._places = indexes if first else None
 
     def _extend(
         self, indexes: Sequence[int], ids: Sequence[str], counts: list[int], singles: list[bool], inputs: Inputs
@@ -101,6 +104,13 @@ class Group:
         return False
 
     @property
+    def places(self) -> Indexes:
+        """`indexes` as an array."""
+        if self._places is None or len(self._places) != len(self.indexes):
+            self._places = np.array(self.indexes, np.intp)
+        return self._places
+
+    @property
     def inputs(self) -> Inputs:
         """All rows."""
         if len(self.blocks) > 1:
@@ -115,7 +125,7 @@ class Group:
     def members(self) -> Members:
         """The records of the group, and its version."""
         manifest = self.model.manifest
-        return Members(manifest.model_id, manifest.version, self.indexes, self.counts, self.one_row_each)
+        return Members(manifest.model_id, manifest.version, self.places, self.counts, self.one_row_each)
 
     def look_up(self, lookup: RowLookup) -> None:
         """Looks up the rows in the cache."""
@@ -182,7 +192,7 @@ class Group:
         for group in self.alone or (self,):
             if group.arrays is not None:
                 yield ScoredRows(
-                    group.model, group.indexes, group.ids, group.counts, group.singles, group.outputs, group.inputs,
+                    group.model, group.places, group.ids, group.counts, group.singles, group.outputs, group.inputs,
                     group.arrays,
                 )  # fmt: skip
 
@@ -227,7 +237,7 @@ class MicroBatch:
         self._starts = list(accumulate((len(records) for _, records in work), initial=0))
         self.values: list[bytes] = [b""] * len(self.records)
         """The encoded result of each record."""
-        self._rendered: list[tuple[Sequence[int], Spans]] = []
+        self._rendered: list[tuple[Indexes, Spans]] = []
         """Results that were rendered together, with the indexes of their records; `values` does not have them yet."""
         self.failures: dict[int, ModelServingError] = {}
         self.unready: dict[int, str] = {}
@@ -311,7 +321,7 @@ class MicroBatch:
 
     def _partitions_of(self, group: Group) -> NDArray[np.intp]:
         """The partition number of each row."""
-        places = np.searchsorted(self._starts, group.indexes, side="right") - 1
+        places = np.searchsorted(self._starts, group.places, side="right") - 1
         numbers = np.array(self._partitions, dtype=np.intp)[places]
         return numbers if group.one_row_each else np.repeat(numbers, group.counts)
 
@@ -342,7 +352,7 @@ class MicroBatch:
     def _unpack(self) -> None:
         """Moves results that were rendered together to `values`."""
         for indexes, results in self._rendered:
-            for index, result in zip(indexes, results, strict=True):
+            for index, result in zip(indexes.tolist(), results, strict=True):
                 self.values[index] = result
         self._rendered.clear()
 
@@ -371,11 +381,11 @@ class MicroBatch:
             return b""
         marks = np.zeros(len(self.records), dtype=np.uint8)
         for group in groups:
-            marks[group.indexes] = CACHE_MISS
+            marks[group.places] = CACHE_MISS
             if group.lookup is not None:
                 found = group.lookup.found
                 hits = found if group.one_row_each else [found[rows].all() for rows in group.spans()]
-                marks[np.array(group.indexes)[hits]] = CACHE_HIT
+                marks[group.places[hits]] = CACHE_HIT
         marks[list(self.failures)] = 0
         return marks.tobytes()
 
@@ -419,7 +429,7 @@ class MicroBatch:
         if unfit is None and len(group.outputs) == 1 and group.rows == len(group.indexes) and all(group.singles):
             results = template.render_column(group.ids, columns[group.outputs[0]])
             if isinstance(results, Spans) and results.bytes_max <= self._limits.result_bytes_max:
-                self._rendered.append((group.indexes, results))
+                self._rendered.append((group.places, results))
                 return
             for place, (index, result) in enumerate(zip(group.indexes, results, strict=True)):
                 self.values[index] = result

@@ -15,6 +15,7 @@ from inferd.streams.inference.encoded_headers import EncodedHeaders
 from inferd.streams.inference.record_block import RecordBlock
 from inferd.streams.inference.scored_rows import ScoredRows
 from inferd.streams.inference.shadow_marks import Shadows, joined_shadows
+from inferd.streams.inference.spans import Indexes
 from inferd.streams.inference.variants import Variants
 
 NO_VARIANTS: Final = Variants()
@@ -45,13 +46,13 @@ class Members:
 
     model_id: str
     version: int
-    indexes: Sequence[int]
+    indexes: Indexes
     counts: Sequence[int]
     one_row_each: bool
 
     def shifted(self, records: int) -> Members:
         """The same behind so many other records."""
-        return replace(self, indexes=[records + index for index in self.indexes])
+        return replace(self, indexes=self.indexes + records)
 
 
 @dataclass(frozen=True, slots=True)

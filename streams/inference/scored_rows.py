@@ -10,6 +10,7 @@ from inferd.schemas.requests import Output
 from inferd.streams.inference.catalog import ServedModel
 from inferd.streams.inference.inputs import Inputs
 from inferd.streams.inference.runtime import Arrays
+from inferd.streams.inference.spans import Indexes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,7 +19,7 @@ class ScoredRows:
     which follow each other in `inputs`."""
 
     model: ServedModel
-    indexes: Sequence[int]
+    indexes: Indexes
     ids: Sequence[str]
     """Of the requests; empty strings for records of routes, which have none."""
     counts: Sequence[int]
@@ -38,4 +39,4 @@ class ScoredRows:
 
     def shifted(self, records: int) -> ScoredRows:
         """The same behind so many other records."""
-        return replace(self, indexes=[records + index for index in self.indexes])
+        return replace(self, indexes=self.indexes + records)

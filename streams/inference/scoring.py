@@ -8,7 +8,6 @@ affect the others.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from itertools import compress
 from typing import ClassVar, Final, Literal
 
 import msgspec
@@ -57,7 +56,7 @@ from inferd.streams.inference.outcome import Outcome
 from inferd.streams.inference.record_block import record_values
 from inferd.streams.inference.request_headers import HeaderReader, check_readable
 from inferd.streams.inference.row_errors import OF_ROWS, RowErrors, rows_apart
-from inferd.streams.inference.spans import AsciiTexts
+from inferd.streams.inference.spans import AsciiTexts, Indexes
 from inferd.streams.inference.user_code import (
     Ask,
     AskRows,
@@ -82,6 +81,8 @@ OnStep = Callable[[Literal["validate", "preprocess", "lookup"]], None]
 
 _Asked = tuple[Codec, str, tuple[str, ...]]
 """Codec, model reference and outputs of a request."""
+_Read = tuple[list[int], list[str], list[bytes]]
+"""Indexes, ids and encoded rows of requests."""
 
 
 class Scorer:
@@ -184,11 +185,12 @@ class Scorer:
             return indexes
         guess = self._last_features.get(codec)
         rows = guess.kernel_for(codec, self.limits) if guess is not None else None
-        found, left = self._kernel.read(encoding, strings_at(indexes, record_values(batch.records)), rows)
+        given = np.array(indexes, np.intp)
+        found, left = self._kernel.read(encoding, strings_at(given, record_values(batch.records)), rows)
         for plain in found:
             bucket = buckets.setdefault((codec, plain.model_id, ()), Bucket())
-            places = [indexes[place] for place in plain.indexes]
-            bucket.add_several(places, _ids_of(batch, places, plain.ids), plain.rows, plain.read)
+            places = given[plain.indexes]
+            bucket.add(places, _ids_of(batch, places, plain.ids), plain.rows, plain.read)
         return [indexes[place] for place in left]
 
     def _read_envelopes(
@@ -200,6 +202,7 @@ class Scorer:
         others: list[int],
     ) -> None:
         bytes_max, decode = self.limits.message_bytes_max, ENVELOPE_DECODERS[codec]
+        found: dict[_Asked, _Read] = {}
         for index in indexes:
             value = batch.records[index].value
             try:
@@ -211,9 +214,13 @@ class Scorer:
                 others.append(index)
                 continue
             outputs = () if envelope.outputs is msgspec.UNSET else tuple(envelope.outputs)
-            bucket = buckets.setdefault((codec, envelope.model_id, outputs), Bucket())
+            read = found.setdefault((codec, envelope.model_id, outputs), ([], [], []))
             request_id = envelope.id if envelope.id is not msgspec.UNSET else batch.id_of(index, None)
-            bucket.add(index, request_id, bytes(envelope.input_data))
+            read[0].append(index)
+            read[1].append(request_id)
+            read[2].append(bytes(envelope.input_data))
+        for asked, (places, ids, values) in found.items():
+            buckets.setdefault(asked, Bucket()).add(np.array(places, np.intp), ids, values)
 
     def _gather_bucket(
         self, batch: MicroBatch, codec: Codec, model_id: str, outputs: tuple[str, ...], bucket: Bucket
@@ -222,17 +229,17 @@ class Scorer:
         # The kernel has checked ids that are spans.
         if not isinstance(bucket.ids, AsciiTexts) and not valid_ids(bucket.ids, self.limits.id_chars_max):
             bucket, others = bucket.split([valid_ids([each], self.limits.id_chars_max) for each in bucket.ids])
-            return [*others.indexes, *self._gather_bucket(batch, codec, model_id, outputs, bucket)]
+            return [*others.indexes.tolist(), *self._gather_bucket(batch, codec, model_id, outputs, bucket)]
         left: list[int] = []
         for legs, part in self._by_schema(batch, model_id, outputs, bucket):
             if not legs:
-                left += part.indexes
+                left += part.indexes.tolist()
                 continue
             features = legs[0].model.features
             inputs, fits = features.gather(codec, part.rows, self.limits, part.read)
             if 2 * len(part.ids) > len(batch.records):
                 self._last_features[codec] = features
-            left += compress(part.indexes, ~fits)
+            left += part.indexes[~fits].tolist()
             read = part if fits.all() else part.take(np.flatnonzero(fits))
             readable = legs if read is part else [leg.among(fits) for leg in legs]
             for leg in filter(len, readable):  # a group without rows cannot be scored
@@ -286,7 +293,7 @@ class Scorer:
                 continue
             if number != main:
                 choice = alias_choice(name, alias.revision, "canary")
-                batch.variants.add(choice, bucket.indexes_at(places))
+                batch.variants.add(choice, bucket.indexes[places])
             model = self._model_or_none(ModelReference(reference.name, version=number))
             if model is not None:
                 legs.append(Leg(model, places))
@@ -397,9 +404,9 @@ class Scorer:
             batch.fail(index, error, *request_identity(record.value, codec, self.limits))
 
 
-def _ids_of(batch: MicroBatch, indexes: Sequence[int], given: AsciiTexts | list[str | None]) -> Sequence[str]:
+def _ids_of(batch: MicroBatch, indexes: Indexes, given: AsciiTexts | list[str | None]) -> Sequence[str]:
     """The ids of the records at `indexes`, with default ids where none is given."""
-    return given if isinstance(given, AsciiTexts) else list(map(batch.id_of, indexes, given))
+    return given if isinstance(given, AsciiTexts) else list(map(batch.id_of, indexes.tolist(), given))
 
 
 def _envelope_kernel(limits: Limits) -> EnvelopeKernel | None:

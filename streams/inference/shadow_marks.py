@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from inferd.schemas.models import CHAMPION, AliasTarget
 from inferd.schemas.requests import ModelReference
+from inferd.streams.inference.spans import Indexes
 
 Mask = NDArray[np.bool_]
 
@@ -32,9 +33,11 @@ Shadows = Mapping[ShadowTarget, Mask]
 class ShadowMarks:
     """Collects the records of a micro-batch whose alias has shadow versions."""
 
-    given: list[tuple[ShadowTarget, Sequence[int]]] = field(default_factory=list)
+    given: list[tuple[ShadowTarget, Sequence[int] | Indexes]] = field(default_factory=list)
 
-    def add(self, reference: ModelReference, alias: AliasTarget, revision: int, indexes: Sequence[int]) -> None:
+    def add(
+        self, reference: ModelReference, alias: AliasTarget, revision: int, indexes: Sequence[int] | Indexes
+    ) -> None:
         """Marks the records at `indexes`, which name the alias."""
         if alias.shadow:
             target = ShadowTarget(reference.name, reference.alias or CHAMPION, revision, tuple(alias.shadow))
@@ -44,7 +47,7 @@ class ShadowMarks:
         """The marks of all records."""
         masks: dict[ShadowTarget, Mask] = {}
         for target, indexes in self.given:
-            masks.setdefault(target, np.zeros(records, np.bool_))[list(indexes)] = True
+            masks.setdefault(target, np.zeros(records, np.bool_))[np.asarray(indexes, np.intp)] = True
         return masks
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Places = NDArray[np.int64]
+Indexes = NDArray[np.intp]
+"""Of records or requests: intp (count,)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,10 +34,10 @@ class Spans(Sequence[bytes]):
         return cls(b"".join(strings), ends - lengths, ends)
 
     @classmethod
-    def merge(cls, parts: Sequence[tuple[Sequence[int], Spans]]) -> Spans:
+    def merge(cls, parts: Sequence[tuple[Indexes, Spans]]) -> Spans:
         """The strings of all parts, each with the index that its strings have; together, these are all indexes."""
         count = sum(len(strings) for _, strings in parts)
-        if len(parts) == 1 and list(parts[0][0]) == list(range(count)):
+        if len(parts) == 1 and (parts[0][0] == np.arange(count)).all():
             return parts[0][1]
         starts, ends, base = np.empty(count, np.int64), np.empty(count, np.int64), 0
         for indexes, strings in parts:

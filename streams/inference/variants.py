@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferd.schemas.headers import ALIAS_REVISION, VARIANT
+from inferd.streams.inference.spans import Indexes
 
 VariantName = Literal["champion", "canary"]
 """`champion`: the only version of the alias, or that with the largest share of a split; `canary`: any other."""
@@ -81,9 +82,9 @@ class Variants:
 class VariantMarks:
     """Collects the choices of the records of a micro-batch; later ones replace earlier ones."""
 
-    given: list[tuple[AliasChoice, Sequence[int]]] = field(default_factory=list)
+    given: list[tuple[AliasChoice, Sequence[int] | Indexes]] = field(default_factory=list)
 
-    def add(self, choice: AliasChoice, indexes: Sequence[int]) -> None:
+    def add(self, choice: AliasChoice, indexes: Sequence[int] | Indexes) -> None:
         """Sets the choice of the records at `indexes`."""
         self.given.append((choice, indexes))
 
@@ -97,5 +98,5 @@ class VariantMarks:
             if len(indexes) == records:
                 marks[:] = kinds.index(choice)
             else:
-                marks[list(indexes)] = kinds.index(choice)
+                marks[np.asarray(indexes, np.intp)] = kinds.index(choice)
         return Variants(tuple(kinds), marks)

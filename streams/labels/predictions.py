@@ -40,7 +40,7 @@ class PredictionsToLabel:
             task, classes, scores = found
             postprocess = scored.model.manifest.postprocess
             threshold = postprocess.threshold if postprocess is not None and postprocess.threshold is not None else 0.5
-            for index, given, rows in zip(scored.indexes, scored.ids, scored.spans(), strict=True):
+            for index, given, rows in zip(scored.indexes.tolist(), scored.ids, scored.spans(), strict=True):
                 if index not in part_of or index in outcome.failures or not all_finite(scores[rows]):
                     continue
                 if (headers := outcome.headers.get(index)) is not None and headers.row_errors:

@@ -202,7 +202,7 @@ class RouteScorer:
         group = batch.group(plan.model, plan.outputs, MSGPACK)
         counts = batch.row_counts(found)
         if counts is None:
-            group.add_singles(found, [""] * len(found), inputs)
+            group.add_singles(np.array(found, np.intp), [""] * len(found), inputs)
         else:
             group.add_several(found, counts, inputs)
 

@@ -173,7 +173,7 @@ class ShadowScoring:
         for number, (request, span) in enumerate(pair.spans(), 1):
             if number % YIELD_EVERY == 0:
                 time.sleep(0)
-            record = part.records[rows.indexes[request] - part.span.start]
+            record = part.records[int(rows.indexes[request]) - part.span.start]
             place: int | slice = span.start if rows.singles[request] else span
             result = ShadowResult(
                 rows.ids[request] or default_id(part.partition, record.offset),
@@ -197,7 +197,7 @@ class ShadowScoring:
 
 def _chosen(rows: ScoredRows, asked: NDArray[np.bool_], span: range) -> NDArray[np.bool_]:
     """bool (requests of `rows`,): those in `span` that name the alias."""
-    indexes = np.asarray(rows.indexes, np.intp)
+    indexes = rows.indexes
     return asked[indexes] & (indexes >= span.start) & (indexes < span.stop)
 
 

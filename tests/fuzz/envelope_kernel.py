@@ -95,7 +95,7 @@ def compare_once(rng: random.Random, guarded: Guarded) -> tuple[int, int]:
     read = {
         place: (plain.model_id, id_, row)
         for plain in found
-        for place, id_, row in zip(plain.indexes, plain.ids, plain.rows, strict=True)
+        for place, id_, row in zip(plain.indexes.tolist(), plain.ids, plain.rows, strict=True)
     }
     assert sorted([*read, *left]) == list(range(len(values)))
     for place, (data, must) in enumerate(made):

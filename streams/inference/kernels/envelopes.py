@@ -44,10 +44,10 @@ class ReadRows:
 
 @dataclass(frozen=True, slots=True)
 class PlainRequests:
-    """Requests of one row each to one model, without `outputs`. The lists are parallel."""
+    """Requests of one row each to one model, without `outputs`. The columns are parallel."""
 
     model_id: str
-    indexes: list[int]
+    indexes: NDArray[np.intp]
     """Indexes in the sequence passed to `read`."""
     ids: AsciiTexts | list[str | None]
     """Valid ids; None where the request has none."""
@@ -130,7 +130,7 @@ def _requests(
     ids, has_id = AsciiTexts(Spans(content, id_at, id_at + envelopes["id_length"])), id_at >= 0
     return PlainRequests(
         model_id=model_id,
-        indexes=indexes.tolist(),
+        indexes=indexes,
         ids=ids if has_id.all() else [ids[k] if given else None for k, given in enumerate(has_id.tolist())],
         rows=Spans(content, row_at, row_at + envelopes["row_length"]),
         read=read,

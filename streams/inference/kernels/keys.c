@@ -52,8 +52,20 @@ INLINE void compress(words *h, const words *m, words counted, words last, words 
     for (int i = 0; i < 8; i++) h[i] ^= (v[i] ^ v[i + 8]) & active;
 }
 
+/* The bytes from `at` on, up to `size` of them, as a little-endian integer. Where 8 bytes can be read, the others are
+ * masked: a copy of a length that the compiler does not know is a call. */
+INLINE uint64_t word_at(const uint8_t *content, int64_t length, int64_t at, int64_t size) {
+    uint64_t word = 0;
+    if (at + 8 <= length)
+        memcpy(&word, content + at, 8);
+    else
+        for (int64_t i = 0; i < size; i++) word |= (uint64_t)content[at + i] << 8 * i;
+    return size >= 8 ? word : word & (((uint64_t)1 << 8 * size) - 1);
+}
+
 /* Up to KEYS keys; further lanes are empty keys. */
-INLINE void hash_lanes(const uint8_t *content, const int64_t *begins, const int64_t *sizes, uint64_t *digests) {
+INLINE void hash_lanes(const uint8_t *content, int64_t length, const int64_t *begins, const int64_t *sizes,
+                       uint64_t *digests) {
     words h[8];
     int64_t blocks = 1;
     for (int lane = 0; lane < KEYS; lane++)
@@ -66,53 +78,47 @@ INLINE void hash_lanes(const uint8_t *content, const int64_t *begins, const int6
             active[lane] = block == 0 || left > 0 ? ~(uint64_t)0 : 0;
             last[lane] = left <= BLOCK ? ~(uint64_t)0 : 0;
             counted[lane] = left <= BLOCK ? sizes[lane] : at + BLOCK;
-            for (int64_t i = 0; i < size; i += 8) {
-                uint64_t word = 0;
-                if (size - i >= 8)
-                    memcpy(&word, content + begins[lane] + at + i, 8);
-                else
-                    memcpy(&word, content + begins[lane] + at + i, size - i);
-                m[i / 8][lane] = word;
-            }
+            for (int64_t i = 0; i < size; i += 8)
+                ((uint64_t *)&m[i / 8])[lane] = word_at(content, length, begins[lane] + at + i, size - i);
         }
         compress(h, m, counted, last, active);
     }
     for (int lane = 0; lane < KEYS; lane++) digests[lane] = __builtin_bswap64(h[0][lane]);
 }
 
-INLINE void hash_all(const uint8_t *content, const int64_t *ends, int64_t count, uint64_t *digests) {
+INLINE void hash_all(const uint8_t *content, int64_t length, const int64_t *starts, const int64_t *ends, int64_t count,
+                     uint64_t *digests) {
     for (int64_t first = 0; first < count; first += KEYS) {
         int64_t begins[KEYS] = {0}, sizes[KEYS] = {0}, lanes = count - first < KEYS ? count - first : KEYS;
         uint64_t found[KEYS];
         for (int64_t lane = 0; lane < lanes; lane++) {
-            begins[lane] = first + lane ? ends[first + lane - 1] : 0;
+            begins[lane] = starts[first + lane];
             sizes[lane] = ends[first + lane] - begins[lane];
         }
-        hash_lanes(content, begins, sizes, found);
+        hash_lanes(content, length, begins, sizes, found);
         memcpy(digests + first, found, lanes * sizeof *digests);
     }
 }
 
-static void hash_on_any(const uint8_t *content, const int64_t *ends, int64_t count, uint64_t *digests) {
-    hash_all(content, ends, count, digests);
-}
+#define PARAMETERS_OF_HASH                                                                                             \
+    const uint8_t *content, int64_t length, const int64_t *starts, const int64_t *ends, int64_t count, uint64_t *digests
+
+static void hash_on_any(PARAMETERS_OF_HASH) { hash_all(content, length, starts, ends, count, digests); }
 
 #ifdef __x86_64__
 __attribute__((target("avx2")))
-static void hash_on_avx2(const uint8_t *content, const int64_t *ends, int64_t count, uint64_t *digests) {
-    hash_all(content, ends, count, digests);
-}
+static void hash_on_avx2(PARAMETERS_OF_HASH) { hash_all(content, length, starts, ends, count, digests); }
 
 __attribute__((target("avx2,avx512f,avx512bw,avx512vl,avx512dq")))
-static void hash_on_avx512(const uint8_t *content, const int64_t *ends, int64_t count, uint64_t *digests) {
-    hash_all(content, ends, count, digests);
-}
+static void hash_on_avx512(PARAMETERS_OF_HASH) { hash_all(content, length, starts, ends, count, digests); }
 #else
 #define hash_on_avx2 hash_on_any
 #define hash_on_avx512 hash_on_any
 #endif
 
-/* Keys, concatenated, with the end of each -> their digests. `version` is at most `inferd_version()`. */
-void inferd_hash_keys(const uint8_t *content, const int64_t *ends, int64_t count, uint64_t *digests, int32_t version) {
-    (version == 2 ? hash_on_avx512 : version == 1 ? hash_on_avx2 : hash_on_any)(content, ends, count, digests);
+/* Keys, each from its start to its end within a content of `length` bytes -> their digests. `version` is at most
+ * `inferd_version()`. */
+void inferd_hash_keys(PARAMETERS_OF_HASH, int32_t version) {
+    (version == 2 ? hash_on_avx512 : version == 1 ? hash_on_avx2 : hash_on_any)(content, length, starts, ends, count,
+                                                                               digests);
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from inferd.schemas.models import SplitShare
 from inferd.streams.inference import kernels_fault, kernels_in_use, use_kernels
 from inferd.streams.inference.kernels import key_digests, library
+from inferd.streams.inference.spans import AsciiTexts, Spans
 from inferd.streams.inference.splits import versions_of
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -88,6 +90,24 @@ def test_keys_of_known_answers() -> None:
     split = [SplitShare(1, 90.0), SplitShare(2, 10.0)]
     found = [f"customer-{number}" for number in range(200) if versions_of(split, [f"customer-{number}"])[0] == 2]
     assert found == KNOWN
+
+
+@given(keys=keys)
+@pytest.mark.usefixtures("switch")
+def test_spans_count_as_their_strings(keys: list[bytes]) -> None:
+    shifted = Spans.of([b"before", *keys, b"behind"])[1:-1]
+    assert key_digests(shifted).tolist() == key_digests(keys).tolist()
+    digits = [key.hex() for key in keys]
+    ascii_ids = AsciiTexts(Spans.of([each.encode() for each in digits]))
+    assert key_digests(ascii_ids).tolist() == key_digests(digits).tolist()
+
+
+@pytest.mark.parametrize("ends", [[2, 9], [2, -1]])
+def test_spans_outside_of_their_content_are_refused(ends: list[int]) -> None:
+    if kernels_fault() is not None:
+        pytest.skip("there are no kernels")
+    with pytest.raises(ValueError, match="keys"):
+        key_digests(Spans(b"abcdef", np.zeros(2, np.int64), np.array(ends, np.int64)))
 
 
 def test_every_version_of_the_kernel_gives_the_digests_of_hashlib() -> None:

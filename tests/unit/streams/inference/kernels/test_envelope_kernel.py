@@ -77,8 +77,8 @@ def test_requests_are_sorted_by_model(encoding: Encoding) -> None:
         pack(encoding, id=f"r{number}", model_id="ab"[number % 2], input_data=[number]) for number in range(5)
     ] + [pack(encoding, model_id="a", input_data={"x": 1}), pack(encoding, model_id="a", input_data=[[1]])]
     (a, b), left = read(encoding, *values)
-    assert (a.model_id, a.indexes, a.ids) == ("a", [0, 2, 4, 5], ["r0", "r2", "r4", None])
-    assert (b.model_id, b.indexes, list(b.ids)) == ("b", [1, 3], ["r1", "r3"])
+    assert (a.model_id, a.indexes.tolist(), a.ids) == ("a", [0, 2, 4, 5], ["r0", "r2", "r4", None])
+    assert (b.model_id, b.indexes.tolist(), list(b.ids)) == ("b", [1, 3], ["r1", "r3"])
     assert list(b.rows) == [msgpack.packb([n]) if encoding == "msgpack" else b"[%d]" % n for n in (1, 3)]
     assert left == [6]
 
