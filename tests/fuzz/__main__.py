@@ -12,6 +12,7 @@ from inferd.streams.inference import kernels_fault
 from tests.fuzz.batch_kernel import fuzz_batch_kernel
 from tests.fuzz.campaign import Bounds, run, table
 from tests.fuzz.envelope_kernel import fuzz_envelope_kernel
+from tests.fuzz.histogram_kernel import fuzz_histogram_kernel
 from tests.fuzz.record_kernel import fuzz_record_kernel
 from tests.fuzz.result_kernel import fuzz_result_kernel
 from tests.fuzz.row_kernel import fuzz_row_kernel
@@ -21,6 +22,7 @@ from tests.fuzz.tree_kernel import fuzz_tree_kernel
 UNBOUNDED = 10**12
 KERNELS = (
     fuzz_tree_kernel, fuzz_row_kernel, fuzz_record_kernel, fuzz_envelope_kernel, fuzz_batch_kernel, fuzz_result_kernel,
+    fuzz_histogram_kernel,
 )  # fmt: skip
 
 

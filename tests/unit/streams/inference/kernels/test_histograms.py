@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import random
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.streams.inference.kernels import BinCounter, use_kernels
+from inferd.streams.inference.kernels import BinCounter, library, use_kernels
+from tests.fuzz.histogram_kernel import compare_bins, compare_keys, fuzz_histogram_kernel
 from tests.fuzz.tree_kernel import Guarded
 
 ODD = (math.nan, math.inf, -math.inf, 0.0, -0.0, 5e-324, 1.7976931348623157e308)
@@ -70,3 +73,28 @@ def test_indexes_out_of_bounds_are_rejected(matrix: np.ndarray, groups: np.ndarr
         BinCounter(np.array([2]), np.zeros((1, 1))).count(matrix, groups, number)
     with pytest.raises(ValueError, match="edges"):
         BinCounter(np.array([2]), np.zeros((1, 2)))
+
+
+def test_random_matrices_and_keys_do_not_differ_from_plain_python() -> None:
+    assert "no difference" in fuzz_histogram_kernel(60.0, 1, rounds=60)
+
+
+def ignores_the_last_edge(*given: Any) -> None:
+    library().count_bins(*given[:6], max(0, given[6] - 1), *given[7:])
+
+
+def hashes_nothing(content: int, size: int, starts: int, _ends: int, *rest: Any) -> None:
+    library().hash_keys(content, size, starts, starts, *rest)
+
+
+@pytest.mark.parametrize(("compare", "kernel"), [(compare_bins, ignores_the_last_edge), (compare_keys, hashes_nothing)])
+def test_the_comparison_finds_planted_mistakes(compare: Any, kernel: Any) -> None:
+    rng, guarded = random.Random(3), Guarded()
+
+    def often() -> None:
+        for _ in range(50):
+            compare(rng, guarded, kernel, 0)
+
+    with pytest.raises(AssertionError):
+        often()
+    guarded.release()
