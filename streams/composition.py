@@ -143,7 +143,11 @@ def compose_tenants(  # noqa: PLR0913, PLR0915, PLR0917  (one statement for each
         requests = RequestProcessor(names, scorer, settings.worker_id, destinations, scoring, predictions)
         requests.tracing, requests.on_demand = measures.tracing, follower.on_demand
         requests.monitor = monitor = Monitor(
-            names.name("model-stats"), settings.monitor.mode, partial(follower.baseline, tenant), learns=True
+            names.name("model-stats"),
+            settings.monitor.mode,
+            partial(follower.baseline, tenant),
+            learns=True,
+            exact=settings.processing_guarantee == "exactly_once",
         )
         jobs_table = make_table(app, settings, tenant, "jobs", directory)
         process_batch = user_code.process_batch(tenant)

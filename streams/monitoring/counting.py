@@ -97,10 +97,29 @@ def windows_of(
     """
     rows = _rows_of_records(outcome)
     bins = latency_bins([stamp for part in parts for stamp in part.timestamps], now_ms)
+    if labels.only is not None and rows is None and not outcome.failures:
+        return _windows_of_one(parts, labels.only, labels.label(labels.only), bins, minute)
     ends = [*accumulate(len(part.timestamps) for part in parts)]
     return [
         _windows_of_part(outcome, part, labels, rows, bins[end - len(part.timestamps) : end], minute)
         for part, end in zip(parts, ends, strict=True)
+    ]
+
+
+def _windows_of_one(
+    parts: Sequence[CountedPart], code: int, label: Label, bins: NDArray[np.intp], minute: int
+) -> list[dict[int, WindowStats]]:
+    """The usual case: all requests have one label and one row, and none failed. The parts are counted in one pass."""
+    sizes = [len(part.span) for part in parts]
+    numbers = np.repeat(np.arange(0, len(parts) * LATENCY_BINS, LATENCY_BINS), sizes)
+    counts = np.bincount(numbers + bins)
+    places = np.flatnonzero(counts)
+    latencies: list[dict[int, int]] = [{} for _ in parts]
+    for place, count in zip(places.tolist(), counts[places].tolist(), strict=True):
+        latencies[place // LATENCY_BINS][place % LATENCY_BINS] = count
+    return [
+        {code: WindowStats(**label._asdict(), minute=minute, requests=size, rows=size, latency=latency)} if size else {}
+        for size, latency in zip(sizes, latencies, strict=True)
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -37,6 +37,8 @@ from inferd.streams.settings import Monitoring
 
 log = structlog.get_logger(__name__)
 
+COUNTED_ROWS = 4_096
+"""So many rows are counted together, if they need not be in the transaction of their results."""
 FLUSH_S = 1.0
 """How long counts are held that are not part of the transaction of their results."""
 SAMPLED_ROWS_MAX = 256
@@ -103,9 +105,37 @@ class _Sample:
     """Rows of one label that were scored since the last flush."""
 
     counters: _Counters
-    blocks: list[Inputs] = field(default_factory=list)
     rows: int = 0
+    features: Features = field(default_factory=Features)
     predictions: Predictions = field(default_factory=Predictions)
+    _blocks: list[Inputs] = field(default_factory=list)
+    _values: list[NDArray[Any]] = field(default_factory=list)
+    _uncounted: int = 0
+
+    def add(self, scored: Sampled, rows: NDArray[np.intp] | slice, count: int) -> None:
+        """Adds `count` rows. They are counted with others: the number of calls takes longer than that of the rows."""
+        self.rows += count
+        self._uncounted += count
+        if self.counters.features is not None:
+            self._blocks.append(scored.inputs[rows])
+        values = self.counters.predictions.values(scored.arrays)
+        if values is not None:
+            self._values.append(values[rows])
+        if self._uncounted >= COUNTED_ROWS:
+            self.count()
+
+    def count(self) -> None:
+        """Counts the rows that were not counted yet."""
+        if self.counters.features is not None and self._blocks:
+            found = self.counters.features.count(concatenate(self._blocks))
+            self.features = self.features.plus(found) if self.features.rows else found
+        while self._values:  # requests for different outputs have values of different shapes
+            alike = [each for each in self._values if each.shape[1:] == self._values[0].shape[1:]]
+            self._values = [each for each in self._values if each.shape[1:] != self._values[0].shape[1:]]
+            found_values = self.counters.predictions.count_values(np.concatenate(alike))
+            self.predictions = self.predictions.plus(found_values) if self.predictions.counts else found_values
+        self._blocks.clear()
+        self._uncounted = 0
 
 
 @dataclass(slots=True)
@@ -134,12 +164,15 @@ class Monitor:
         baseline_of: BaselineOf = lambda _model, _version: None,
         *,
         learns: bool = False,
+        exact: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`topic`: the tenant's `model-stats`; `learns`: whether versions without a baseline get one of the first rows,
-        which the owner of `topic` publishes; `clock`: Unix seconds."""
+        which the owner of `topic` publishes; `exact`: whether with `all` the counts of features and predictions are in
+        the output of their results, otherwise in one within `FLUSH_S`; `clock`: Unix seconds."""
         self.topic = topic
         self.mode = mode
+        self._exact = exact
         self.dropped = 0
         """Windows that were dropped, because no output took them along."""
         self._baseline_of = baseline_of
@@ -185,10 +218,10 @@ class Monitor:
         minute = int(now_s) // WINDOW_S
         labels = Labels(outcome, version_of)
         found = windows_of(outcome, parts, labels, now_s * 1000, minute)
-        if self.mode == "all":
+        if self.mode == "all" and self._exact:
             self._count_rows(found, parts, outcome, labels)
         else:
-            self._sample_rows(outcome, labels)
+            self._hold_rows(outcome, labels)
         for output, windows in zip(outputs, found, strict=True):
             for window in windows.values():
                 if output is None:
@@ -214,7 +247,7 @@ class Monitor:
             return
         label = Label(window.model_id, window.version, window.alias, window.variant, window.alias_revision)
         for sample in samples:
-            self._hold(label, sample, np.arange(len(sample.inputs)))
+            self._hold(label, sample, np.arange(len(sample.inputs)), HELD_ROWS_MAX)
         key = WindowKey.of(window)
         before = self._pending.get(key)
         if before is None and len(self._pending) >= PENDING_MAX:
@@ -227,7 +260,7 @@ class Monitor:
         now_s = self._clock()
         if self.due(now_s):
             self._flushed_at = now_s
-            self._count_samples(int(now_s) // WINDOW_S)
+            self._count_samples()
             for window in self._pending.values():
                 self._put(output, window)
             self._pending.clear()
@@ -253,7 +286,7 @@ class Monitor:
             counters = self._counters_of(scored.model)
             if counters.features is None:
                 self._learn(scored, np.arange(len(scored.inputs)))
-            indexes = np.asarray(scored.indexes, np.intp)
+            indexes = scored.indexes
             in_parts = np.searchsorted(ends, indexes, side="right")
             keys = in_parts * labels.count + labels.of(indexes)
             present, groups = _grouped(keys)
@@ -284,31 +317,38 @@ class Monitor:
                 predictions=window.predictions.plus(predictions) if window.predictions.counts else predictions,
             )
 
-    def _sample_rows(self, outcome: Outcome, labels: Labels) -> None:
-        """Holds some rows of each version, which are counted together later."""
+    def _hold_rows(self, outcome: Outcome, labels: Labels) -> None:
+        """Holds some or all rows of each version, which are counted later."""
+        most = HELD_ROWS_MAX if self.mode == "sampled" else None
         for scored in outcome.scored:
             if not len(scored.inputs):
                 continue
-            chosen = _spread(len(scored.inputs))
+            chosen = _spread(len(scored.inputs)) if self.mode == "sampled" else np.arange(len(scored.inputs))
+            if labels.only is not None:
+                self._hold(labels.label(labels.only), scored, chosen, most)
+                continue
             places = chosen if len(scored.inputs) == len(scored.indexes) else _places(scored)[chosen]
-            codes = labels.of(np.asarray(scored.indexes, np.intp)[places])
+            codes = labels.of(scored.indexes[places])
             for code, _ in labels.present(codes):
-                self._hold(labels.label(code), scored, chosen[codes == code])
+                self._hold(labels.label(code), scored, chosen[codes == code], most)
 
-    def _hold(self, label: Label, scored: Sampled, rows: NDArray[np.intp]) -> None:
+    def _hold(self, label: Label, scored: Sampled, rows: NDArray[np.intp], most: int | None) -> None:
+        """Holds rows, of each label at most `most` until they are published."""
         counters = self._counters_of(scored.model)
         sample = self._samples.get(label)
-        if sample is None or sample.counters is not counters:
+        if sample is not None and sample.counters is not counters:  # another baseline came
+            self._count_sample(label, self._samples.pop(label))
+            sample = None
+        if sample is None:
             sample = self._samples[label] = _Sample(counters)
-        rows = rows[: HELD_ROWS_MAX - sample.rows]
+        if most is not None:
+            rows = rows[: max(0, most - sample.rows)]
         if not len(rows):
             return
         if counters.features is None:
             self._learn(scored, rows)
-        else:
-            sample.blocks.append(scored.inputs[rows])
-        sample.rows += len(rows)
-        sample.predictions = sample.predictions.plus(counters.predictions.count(scored.arrays, rows))
+        # A slice of all rows is no copy.
+        sample.add(scored, slice(None) if len(rows) == len(scored.inputs) else rows, len(rows))
 
     # ------------------------------------------------------------------ learned baselines
 
@@ -343,14 +383,17 @@ class Monitor:
         log.info("baseline_learned", model=version[0], version=version[1], rows=baseline.rows)
         self._proposals.append((str(BaselineKey(*version, learned=True)).encode(), value, []))
 
-    def _count_samples(self, minute: int) -> None:
+    def _count_samples(self) -> None:
         for label, sample in self._samples.items():
-            counter = sample.counters.features
-            features = Features()
-            if counter is not None and sample.blocks:
-                features = counter.count(concatenate(sample.blocks))
-            self.later(WindowStats(**label._asdict(), minute=minute, predictions=sample.predictions, features=features))
+            self._count_sample(label, sample)
         self._samples.clear()
+
+    def _count_sample(self, label: Label, sample: _Sample) -> None:
+        sample.count()
+        minute = int(self._clock()) // WINDOW_S
+        self.later(
+            WindowStats(**label._asdict(), minute=minute, predictions=sample.predictions, features=sample.features)
+        )
 
     def _counters_of(self, model: ServedModel) -> _Counters:
         manifest = model.manifest

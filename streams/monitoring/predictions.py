@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,17 @@ class PredictionCounter:
 
     def count(self, arrays: Arrays, rows: NDArray[np.bool_] | NDArray[np.intp] | slice) -> Predictions:
         """The histogram of some rows; empty if the model has several values a row that are no probabilities."""
-        bins = self._bins(arrays, rows)
+        values = self.values(arrays)
+        return NONE if values is None else self.count_values(values[rows])
+
+    def values(self, arrays: Arrays) -> NDArray[Any] | None:
+        """What is counted of all rows: the first axis has rows. None if that are no numbers."""
+        values = next((arrays[output] for output in COUNTED if output in arrays), None)
+        return None if values is None or values.dtype.kind not in "iuf" else values
+
+    def count_values(self, values: NDArray[Any]) -> Predictions:
+        """The histogram of the values of some rows."""
+        bins = self._bins(values)
         if bins is None or not len(bins):
             return NONE
         low = int(bins.min())
@@ -45,11 +55,7 @@ class PredictionCounter:
         places = np.flatnonzero(counts)
         return Predictions(self._scale, dict(zip((places + low).tolist(), counts[places].tolist(), strict=True)))
 
-    def _bins(self, arrays: Arrays, rows: NDArray[np.bool_] | NDArray[np.intp] | slice) -> NDArray[np.int64] | None:
-        values = next((arrays[output] for output in COUNTED if output in arrays), None)
-        if values is None or values.dtype.kind not in "iuf":
-            return None
-        values = values[rows]
+    def _bins(self, values: NDArray[Any]) -> NDArray[np.int64] | None:
         if self._scale == "class":
             places = values.argmax(axis=1) if values.ndim == 2 else values
             return places.astype(np.int64)

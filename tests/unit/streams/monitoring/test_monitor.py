@@ -90,6 +90,34 @@ def request(model: str, row: Any, place: int) -> Fetched:
     return Fetched(value, place, b"k%d" % place, timestamp=int(NOW_S * 1000) - 10 * place)
 
 
+def test_all_rows_are_counted_together_if_they_need_not_be_in_the_transaction_of_their_results(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The sums are those that are counted at once, whatever the sizes of the micro-batches."""
+    monkeypatch.setattr(monitor_module, "COUNTED_ROWS", 7)
+    now, totals = [NOW_S], []
+    for exact in (True, False):
+        monitor = Monitor(TOPIC, "all", lambda _model, _version: baseline(), exact=exact, clock=lambda: now[0])
+        under_test, found = scorer(), list[WindowStats]()
+        for first in range(0, 40, 5):
+            models = ("sum", "sum@split", "sum:1")
+            part = [request(models[n % 3], [[1.0 * n, 2.0]] * (1 + n % 2), n) for n in range(first, first + 5)]
+            now[0] += 2 * monitor_module.FLUSH_S if first == 35 else 0
+            _, outputs = counted(monitor, under_test, [part])
+            found += windows(*outputs)
+        now[0] = NOW_S
+        totals.append(sorted(map(repr, windows_by_label(found))))
+    assert totals[0] == totals[1]
+
+
+def windows_by_label(found: list[WindowStats]) -> list[WindowStats]:
+    labels: dict[Any, list[WindowStats]] = {}
+    for window in found:
+        labels.setdefault((window.version, window.alias, window.variant, window.alias_revision), []).append(window)
+    totals = [merged(each) for each in labels.values()]
+    return [total for total in totals if total is not None]
+
+
 @settings(max_examples=60)
 @given(st.lists(st.lists(st.tuples(st.sampled_from(MODELS), st.sampled_from(ROWS)), max_size=12), max_size=3))
 def test_counts_equal_a_recount_of_the_results(given_parts: list[list[tuple[str, Any]]]) -> None:
