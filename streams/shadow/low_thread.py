@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import math
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +23,8 @@ NICE: Final = 5
 others wait for it, however busy the machine is."""
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long the thread may hold the interpreter lock while others wait for it; Python's default is ten times as long."""
+POLL_S: Final = 0.05
+"""How often the CPU time of a call is looked at."""
 ABANDONED_MAX: Final = 3
 """Threads that hang at the same time; after that nothing is called any more."""
 
@@ -36,11 +40,17 @@ class LowThread:
     @property
     def usable(self) -> bool:
         """Whether calls are possible: fewer than `ABANDONED_MAX` threads hang."""
-        self._abandoned = [thread for thread in self._abandoned if thread.is_alive()]
-        return len(self._abandoned) < ABANDONED_MAX
+        return self.hanging < ABANDONED_MAX
 
-    async def call(self, function: Callable[[], T], timeout_s: float) -> T:
-        """The result of `function`; raises what it raises, and `TimeoutError` if it takes too long.
+    @property
+    def hanging(self) -> int:
+        """How many abandoned threads have not ended."""
+        self._abandoned = [thread for thread in self._abandoned if thread.is_alive()]
+        return len(self._abandoned)
+
+    async def call(self, function: Callable[[], T], timeout_s: float, cpu_s: float = math.inf) -> T:
+        """The result of `function`; raises what it raises, and `TimeoutError` if it takes more than `timeout_s`, or
+        more than `cpu_s` of CPU time of its thread (on Linux alone).
 
         The thread of a call that took too long, or whose caller was cancelled, is not used again. It is ended if it
         runs Python code; a library that hangs keeps it.
@@ -53,11 +63,12 @@ class LowThread:
         usual_s = sys.getswitchinterval()
         sys.setswitchinterval(min(usual_s, SWITCH_INTERVAL_S))
         try:
-            async with asyncio.timeout(timeout_s):
-                return await result  # type: ignore[no-any-return]
+            await _end(result, thread, timeout_s, cpu_s)
+            return result.result()  # type: ignore[no-any-return]
         finally:
             sys.setswitchinterval(usual_s)
-            if result.cancelled():
+            if not result.done():
+                result.cancel()
                 self._abandoned.append(thread)
                 self._thread = None
                 thread.abandon()
@@ -68,6 +79,19 @@ class LowThread:
         if self._thread is not None:
             self._thread.calls.put(None)
             self._thread = None
+
+
+async def _end(result: asyncio.Future[Any], thread: _Thread, timeout_s: float, cpu_s: float) -> None:
+    """Waits until there is a result; `TimeoutError` if that takes too long."""
+    clock = asyncio.get_running_loop().time
+    ends, used_s = clock() + timeout_s, thread.cpu_s()
+    while not result.done():
+        left_s = ends - clock()
+        if left_s <= 0:
+            raise TimeoutError(f"it took more than {timeout_s:g} s")
+        if thread.cpu_s() - used_s > cpu_s:
+            raise TimeoutError(f"it took more than {cpu_s:.2g} s of CPU time")
+        await asyncio.wait([result], timeout=min(left_s, POLL_S))
 
 
 @dataclass(slots=True)
@@ -113,9 +137,20 @@ class _Thread(threading.Thread):
     def __init__(self, name: str) -> None:
         super().__init__(name=name, daemon=True)
         self.calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._clock: int | None = None
+
+    def cpu_s(self) -> float:
+        """Seconds of CPU time that the thread has taken; 0 where that cannot be told."""
+        if self._clock is None:
+            return 0.0
+        with suppress(OSError):  # it has ended
+            return time.clock_gettime(self._clock)
+        return 0.0
 
     def run(self) -> None:
         _lower_priority()
+        if sys.platform == "linux":
+            self._clock = time.pthread_getcpuclockid(threading.get_ident())
         with suppress(_AbandonedError):
             while (call := self.calls.get()) is not None:
                 call.run()

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from traceback import clear_frames
@@ -38,6 +39,11 @@ SENDS_MAX: Final = 16
 """Sends that wait for an acknowledgement."""
 HANG_S: Final = 10.0
 """How long a shadow version may take for one micro-batch."""
+CPU_S, ROW_CPU_S = 0.25, 0.0002
+"""CPU time that it may take for one: so much, and so much more for each row. A version that loops in Python holds the
+interpreter lock in turns with the answers, so that their latencies grow as long as it does."""
+ASIDE_S, ASIDE_MAX_S = 60.0, 3_600.0
+"""How long a version that took too long is not used; twice as long each further time."""
 HTTP_DELAY_S: Final = 0.02
 """Time for answers over HTTP to leave before their requests are scored again."""
 Count = Callable[[str, WindowStats, Sequence[RowSample]], None]
@@ -47,6 +53,15 @@ Prefer = Callable[[str, Version], None]
 Work = Sequence[tuple[int, Sequence[Record], range]]
 """Parts of a micro-batch: partition number, records, and their range in the outcome."""
 _Key = tuple[str, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Aside:
+    """A version that took too long."""
+
+    pause_s: float
+    until: float
+    """Unix seconds."""
 
 
 class Shadows:
@@ -60,6 +75,7 @@ class Shadows:
         publisher: ShadowPublisher,
         prefer: Prefer = lambda _tenant, _version: None,
         hang_s: float = HANG_S,
+        cpu_s: float = CPU_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`names` and `catalogs`: by tenant; `clock`: Unix seconds."""
@@ -70,7 +86,7 @@ class Shadows:
         self._topics = {tenant: topics.name("shadow-results") for tenant, topics in names.items()}
         self._catalogs = catalogs
         self._scoring, self._publisher, self._prefer, self._hang_s = scoring, publisher, prefer, hang_s
-        self._clock = clock
+        self._cpu_s, self._clock = cpu_s, clock
         self._thread = LowThread("inferd-shadow")
         self._kept: dict[int, int] = {}
         """The rows of each micro-batch that anything refers to."""
@@ -82,8 +98,8 @@ class Shadows:
         self._sends = BackgroundTasks(lambda error: log.error("shadow_send_fault", exc_info=error))
         self._sending = asyncio.Semaphore(SENDS_MAX)
         self._counters: dict[_Key, ShadowCounters] = {}
-        self._hung: set[tuple[str, str, int, str]] = set()
-        """Tenant, model id, version and digest of versions that hung."""
+        self._aside: dict[tuple[str, str, int, str], _Aside] = {}
+        """Versions that took too long, by tenant, model id, version and digest."""
 
     # ------------------------------------------------------------------ called by the lane
 
@@ -148,6 +164,11 @@ class Shadows:
         await self._sends.close()
         await self._publisher.close()
 
+    @property
+    def hanging(self) -> int:
+        """How many threads hang."""
+        return self._thread.hanging
+
     def snapshot(self) -> tuple[ShadowSnapshot, ...]:
         """The counts of each shadow version."""
         return tuple(counters.snapshot(*key) for key, counters in sorted(self._counters.items()))
@@ -162,7 +183,9 @@ class Shadows:
             for number in target.versions:
                 counters = self._counted(part.micro.tenant, target.model_id, number)
                 shadow, missing = self._version(part.micro.tenant, target.model_id, number)
-                if shadow is None:
+                if shadow is not None and self._is_aside(part.micro.tenant, shadow):
+                    self._fail_hung(part.micro.tenant, target, shadow, records, counters)
+                elif shadow is None:
                     counters.dropped[missing] += records
                 else:
                     await self._score_with(part, target, shadow, records, counters)
@@ -173,24 +196,44 @@ class Shadows:
             if version is not None:
                 self._prefer(tenant, version)
             return None, "not_ready"
-        hung = self._identity(tenant, version.served) in self._hung or not self._thread.usable
-        return (None, "hung") if hung else (version.served, "hung")
+        return (version.served if self._thread.usable else None), "hung"
+
+    def _is_aside(self, tenant: str, shadow: ServedModel) -> bool:
+        """Whether a version took too long before. It is tried again after a time, unless a thread still hangs: each
+        try could be one thread more that does."""
+        aside = self._aside.get(self._identity(tenant, shadow))
+        return aside is not None and (self._clock() < aside.until or self._thread.hanging > 0)
+
+    def _put_aside(self, tenant: str, shadow: ServedModel, counters: ShadowCounters, why: str) -> None:
+        identity, manifest = self._identity(tenant, shadow), shadow.manifest
+        before = self._aside.get(identity)
+        pause_s = ASIDE_S if before is None else min(2 * before.pause_s, ASIDE_MAX_S)
+        aside = self._aside[identity] = _Aside(pause_s, self._clock() + pause_s)
+        counters.aside_until = aside.until
+        counters.last_error = f"{why} for a micro-batch; it is not used for {pause_s:g} s"
+        log.error(
+            "shadow_hangs", tenant=tenant, model=manifest.model_id, version=manifest.version,
+            reason=counters.last_error,
+        )  # fmt: skip
+
+    def _fail_hung(
+        self, tenant: str, target: ShadowTarget, shadow: ServedModel, records: int, counters: ShadowCounters
+    ) -> None:
+        """Requests that a version did not score because it takes too long: errors of that version."""
+        counters.dropped["hung"] += records
+        self._count(tenant, target, shadow, failed={DeadlineExceededError.code: records})
 
     async def _score_with(
         self, part: Part, target: ShadowTarget, shadow: ServedModel, records: int, counters: ShadowCounters
     ) -> None:
         topic, tenant = self._topics[part.micro.tenant], part.micro.tenant
         call = partial(self._scored, part, target, shadow, topic)
+        cpu_s = self._cpu_s + ROW_CPU_S * part.micro.rows
         try:
-            scores = await self._thread.call(call, self._hang_s)
-        except TimeoutError:
-            self._hung.add(self._identity(tenant, shadow))
-            counters.dropped["hung"] += records
-            self._count(tenant, target, shadow, failed={DeadlineExceededError.code: records})
-            log.error(  # noqa: TRY400  # where the event loop waited says nothing
-                "shadow_hangs", tenant=tenant, model=target.model_id, version=shadow.manifest.version,
-                reason=f"it took more than {self._hang_s:g} s; it is not used any more by this worker",
-            )  # fmt: skip
+            scores = await self._thread.call(call, self._hang_s, cpu_s)
+        except TimeoutError as error:
+            self._put_aside(tenant, shadow, counters, str(error))
+            self._fail_hung(tenant, target, shadow, records, counters)
             return
         except Exception as fault:  # whatever a runtime raises is no concern of the answers
             if not counters.dropped["error"]:
@@ -200,6 +243,8 @@ class Shadows:
             counters.last_error = f"{type(fault).__name__}: {fault}"[:200]
             _release(fault)
             return
+        if self._aside.pop(self._identity(tenant, shadow), None) is not None:
+            counters.aside_until = counters.last_error = None
         _add(counters, scores)
         self._count(tenant, target, shadow, scores)
         if scores.results:

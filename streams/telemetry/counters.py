@@ -92,12 +92,15 @@ class ShadowCounters:
     dropped: Counter[str] = field(default_factory=Counter)
     """Requests without a shadow result, by reason."""
     last_error: str | None = None
+    aside_until: float | None = None
+    """Unix seconds; until then it is not used, because it took too long."""
 
     def snapshot(self, tenant: str, model_id: str, version: int) -> ShadowSnapshot:
         """The current counts."""
         return ShadowSnapshot(
             tenant, model_id, version, self.requests, self.rows, self.compared, self.differing, self.predict_s,
             {reason: count for reason, count in sorted(self.dropped.items()) if count}, self.last_error,
+            self.aside_until,
         )  # fmt: skip
 
 

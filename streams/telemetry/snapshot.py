@@ -187,7 +187,9 @@ class ShadowSnapshot(msgspec.Struct, frozen=True):
     dropped: dict[str, int]
     """Requests without a shadow result, by reason."""
     last_error: str | None = None
-    """The last exception that it raised."""
+    """The last exception that it raised, or that it took too long."""
+    aside_until: float | None = None
+    """Unix seconds; until then it is not used, because it took too long."""
 
 
 class TenantSnapshot(msgspec.Struct, frozen=True):

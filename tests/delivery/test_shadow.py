@@ -175,6 +175,10 @@ async def test_a_shadow_that_raises_or_hangs_delays_no_answer_and_no_stop(
     assert (said["requests"], sum(said["dropped"].values())) == (0, REQUESTS // 2)
     event = "shadow_raises" if fault == "raises" else "shadow_hangs"
     assert worker.text().count(event) == 1
+    if fault != "raises":
+        assert "not used for 60 s" in said["last_error"]
+        assert said["aside_until"] > 0
+        until(lambda: windowed(cluster).errors.get("deadline_exceeded") == said["dropped"]["hung"], 30, "errors")
     assert await asyncio.to_thread(worker.stop, 20) == 0
 
 

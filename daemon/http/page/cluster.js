@@ -196,7 +196,7 @@ export function problemsOf(cluster, series = []) {
   const lags = series.slice(-24).map(each => each.lag).filter(each => each != null);
   if (lags.length >= 12 && lags.at(-1) > 1000 && lags.at(-1) > 1.5 * lags[0]) warn(`the lag grows: ${Math.round(lags.at(-1))} records`, "#/topics");
   for (const each of cluster.drift) if (worst(each) >= DRIFT_BAD) warn(`${each.model_id}:${each.version} has drifted from its baseline (PSI ${worst(each).toFixed(2)})`, `#/models/${each.model_id}`);
-  for (const each of cluster.shadows) if (each.last_error) warn(`shadow ${each.model_id}:${each.version} raised: ${each.last_error}`, `#/models/${each.model_id}`);
+  for (const each of cluster.shadows) if (each.last_error) warn(`shadow ${each.model_id}:${each.version} fails: ${each.last_error}`, `#/models/${each.model_id}`);
   const versions = [...new Set(cluster.known.map(status => status.version))];
   if (versions.length > 1) warn(`workers have different versions of inferd: ${versions.join(", ")}`, "#/workers");
   return found.sort((a, b) => (a.level === "bad" ? 0 : 1) - (b.level === "bad" ? 0 : 1));

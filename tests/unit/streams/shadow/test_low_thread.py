@@ -16,7 +16,7 @@ import pytest
 
 from inferd.streams.shadow.low_thread import ABANDONED_MAX, NICE, NICE_MAX, SWITCH_INTERVAL_S, LowThread
 
-SOON_S = 0.05
+SOON_S = 0.25
 LONG_S = 30.0
 
 
@@ -82,6 +82,7 @@ async def test_a_call_that_blocks_is_abandoned_and_later_ones_are_not_delayed() 
     thread.close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="CPU time of threads")
 async def test_a_call_that_loops_in_python_is_ended() -> None:
     thread, found = LowThread("t"), list[threading.Thread]()
 
@@ -91,10 +92,17 @@ async def test_a_call_that_loops_in_python_is_ended() -> None:
             pass
 
     with pytest.raises(TimeoutError):
-        await thread.call(loops, SOON_S)
+        await thread.call(loops, LONG_S, cpu_s=SOON_S)
     await asyncio.to_thread(found[0].join, LONG_S)
     assert not found[0].is_alive()
     assert thread.usable
+    thread.close()
+
+
+async def test_a_call_that_waits_takes_no_cpu_time() -> None:
+    thread, go = LowThread("t"), threading.Event()
+    asyncio.get_running_loop().call_later(4 * SOON_S, go.set)
+    assert await thread.call(lambda: go.wait(LONG_S), LONG_S, cpu_s=SOON_S)
     thread.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -22,7 +23,7 @@ from inferd.streams.inference.catalog import ModelCatalog, Version
 from inferd.streams.monitoring import RowSample
 from inferd.streams.shadow import Shadows, ShadowScoring
 from inferd.streams.shadow.scores import Part
-from inferd.streams.shadow.shadows import KEPT_ROWS_MAX, LARGE_MAX, MICRO_BATCHES_MAX
+from inferd.streams.shadow.shadows import ASIDE_MAX_S, ASIDE_S, KEPT_ROWS_MAX, LARGE_MAX, MICRO_BATCHES_MAX
 from tests.fixtures.lane import SumRuntime, sum_model
 from tests.fixtures.scoring import Fetched, KernelScorer, catalog_of, score
 from tests.unit.streams.shadow.test_scores import LIMITS, fetched
@@ -71,14 +72,17 @@ class Published:
 class World:
     """Shadow versions of `sum`: version 1 answers, 9 is its shadow."""
 
-    def __init__(self, runtime: SumRuntime | None = None, hang_s: float = DEADLINE_S, **alias: Any) -> None:
+    def __init__(
+        self, runtime: SumRuntime | None = None, hang_s: float = DEADLINE_S, cpu_s: float = DEADLINE_S, **alias: Any
+    ) -> None:
+        self.now = 600.0
         self.catalog: ModelCatalog = catalog_of(sum_model(1), sum_model(9, runtime))
         self.catalog.put_alias("sum", "champion", Alias(1, **{"shadow": [9]} | alias))
         self.published, self.preferred = Published(), list[Version]()
         self.shadows = Shadows(
             {"default": TenantTopics("ns", "default")}, {"default": self.catalog}, ShadowScoring("w1"),
-            self.published, lambda _tenant, version: self.preferred.append(version), hang_s,  # type: ignore[arg-type]
-            clock=lambda: 600.0,
+            self.published, lambda _tenant, version: self.preferred.append(version), hang_s, cpu_s,  # type: ignore[arg-type]
+            lambda: self.now,
         )  # fmt: skip
         self.windows: list[WindowStats] = []
         self.samples: list[RowSample] = []
@@ -227,7 +231,10 @@ async def raising(world: World, runtime: SumRuntime) -> None:
     await until(lambda: world.published.sent)
 
 
-async def test_a_version_that_hangs_is_not_used_again_and_others_are() -> None:
+FAILED = msgspec.structs.replace(WINDOW, rows=0, compared=0, errors={"deadline_exceeded": 3})
+
+
+async def test_a_version_that_hangs_is_put_aside_and_others_are_used() -> None:
     go = threading.Event()
     runtime = SumRuntime()
 
@@ -235,21 +242,54 @@ async def test_a_version_that_hangs_is_not_used_again_and_others_are() -> None:
         go.wait()
 
     runtime.raises = hangs
-    world = World(runtime, hang_s=0.05, shadow=[9, 8])
+    world = World(runtime, hang_s=1.0, shadow=[9, 8])
     world.catalog.put(Version(sum_model(8).manifest, "ready", None, sum_model(8)))
     async with world.running():
         world.shadows.start(world.part())
         await until(lambda: world.dropped() == {"hung": 3} and len(world.published.sent) == 3)
+        world.now += ASIDE_MAX_S  # its thread still hangs
         world.shadows.start(world.part())
         await until(lambda: world.dropped() == {"hung": 6} and len(world.published.sent) == 6)
         assert len(runtime.calls) == 1
-        failed = [window for window in world.windows if window.errors]
-        assert failed == [msgspec.structs.replace(WINDOW, rows=0, compared=0, errors={"deadline_exceeded": 3})]
+        assert [window for window in world.windows if window.errors] == [FAILED, FAILED]
         other = sum_model(9)
         world.catalog.put(Version(other.manifest, "ready", None, other))
         world.shadows.start(world.part())
         await until(lambda: world.dropped() == {"hung": 9})
     go.set()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="CPU time of threads")
+async def test_a_version_that_loops_in_python_is_ended_and_tried_again_after_longer_and_longer_times() -> None:
+    runtime, loops = SumRuntime(), [True]
+
+    def looping(_matrix: Any) -> None:
+        while loops[0]:
+            pass
+
+    runtime.raises = looping
+    world = World(runtime, cpu_s=0.01)
+    with capture_logs() as logged:
+        async with world.running():
+            for tries, (passed_s, pause_s) in enumerate(((0.0, ASIDE_S), (ASIDE_S, 2 * ASIDE_S)), 1):
+                world.now += passed_s
+                world.shadows.start(world.part())
+                await until(lambda tries=tries: world.dropped() == {"hung": 6 * tries - 3})  # type: ignore[misc]
+                (snapshot,) = world.shadows.snapshot()
+                assert snapshot.aside_until == world.now + pause_s
+                assert "CPU time" in (snapshot.last_error or "")
+                await until(lambda: not world.shadows.hanging)
+                world.now += pause_s - 1
+                world.shadows.start(world.part())
+                await until(lambda tries=tries: world.dropped() == {"hung": 6 * tries})  # type: ignore[misc]
+                world.now -= pause_s - 1
+            assert [entry["event"] for entry in logged] == ["shadow_hangs"] * 2
+            loops[0], world.now = False, world.now + 2 * ASIDE_S
+            world.shadows.start(world.part())
+            await until(lambda: world.published.sent)
+    (snapshot,) = world.shadows.snapshot()
+    assert (snapshot.aside_until, snapshot.last_error) == (None, None)
+    assert [window.errors for window in world.windows[:4]] == [FAILED.errors] * 4
 
 
 async def test_a_stop_does_not_wait_for_a_version_that_hangs() -> None:
