@@ -45,7 +45,7 @@ class EncodedHeaders:
 
     def then(self, other: EncodedHeaders) -> EncodedHeaders:
         """These, followed by those of other records."""
-        ranges = range(len(self)), range(len(self), len(self) + len(other))
+        ranges = np.arange(len(self)), np.arange(len(self), len(self) + len(other))
         return EncodedHeaders(
             Spans.merge([*zip(ranges, (self.encoded, other.encoded), strict=True)]),
             np.concatenate([self.counts, other.counts]),
