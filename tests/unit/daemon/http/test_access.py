@@ -265,7 +265,8 @@ OF_ROLES = {
         "list_rollouts",
         "get_rollout",
     }
-    | {"list_routes", "get_route", "list_audit", "list_dead_letters", "get_dead_letter", "list_pauses"},
+    | {"list_routes", "get_route", "list_audit", "list_dead_letters", "get_dead_letter", "list_pauses"}
+    | {"list_topics", "list_topic_records"},
     "deploy": {"deploy_model", "delete_model", "deploy_version", "delete_version", "set_alias", "delete_alias"}
     | {"rollback_alias", "promote_alias", "start_rollout", "pause_rollout", "resume_rollout", "promote_rollout"}
     | {"abort_rollout", "put_route", "delete_route"},
