@@ -255,7 +255,7 @@ async def _metadata_update(client: Any, metadata: ClusterMetadata, topics: Any) 
             metadata.update_metadata(response)
             log.info("the bootstrap servers were queried again: %s", metadata)
             return True
-    log.error("Unable to update metadata from %s", known)
+    log.warning("Unable to update metadata from %s", known)
     metadata.failed_update(None)
     return False
 

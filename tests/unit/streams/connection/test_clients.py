@@ -364,6 +364,17 @@ async def test_a_connection_without_an_answer_about_metadata_is_closed() -> None
         assert not stuck.connected()
 
 
+async def test_a_failed_update_of_metadata_is_no_error_because_it_is_repeated(caplog: pytest.LogCaptureFixture) -> None:
+    broker = Broker()
+    await broker.start()
+    async with connected(f"{HOST}:{broker.port}") as client:
+        await broker.stop()
+        assert not await client.force_metadata_update()
+    own = [record for record in caplog.records if record.name.startswith("inferd")]
+    assert "Unable to update metadata from" in own[-1].message
+    assert {record.levelname for record in own} <= {"INFO", "WARNING"}
+
+
 async def test_an_invalid_response_is_a_failed_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     async def strange(_connection: Any) -> None:
         raise ValueError("Server sent wrong signature!")
