@@ -11,7 +11,7 @@ from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
 
 from tests.fixtures.groups import forgotten
 from tests.fixtures.routes import ForeignTopics, doctor, feature_options, order, routes_command, row, status
-from tests.fixtures.workers import Cluster, StartWorker, TrainedModel, Worker, until
+from tests.fixtures.workers import Cluster, StartWorker, TrainedModel, Worker, until, wait_for_partitions
 
 
 def murmur2(key: bytes) -> int:
@@ -239,7 +239,8 @@ def test_topics_of_a_route_grow_and_are_created_again_while_it_runs(  # noqa: PL
 
     def send(count: int, partitions: int) -> None:
         nonlocal sent
-        producer = others.producer()  # a new one knows the topics as they are
+        producer = others.producer()
+        wait_for_partitions(producer, source, partitions)
         for number in range(sent, sent + count):
             producer.produce(source, order(number), b"%d" % number, partition=number % partitions)
         assert producer.flush(30) == 0

@@ -16,7 +16,16 @@ from inferd import SyncClient
 from inferd.schemas.jobs import encode_close, encode_open, encode_rows
 from inferd.schemas.labels import Label
 from inferd.schemas.monitoring import decode_window, merged
-from tests.fixtures.workers import PARTITIONS, Cluster, Load, StartWorker, TrainedModel, Worker, until
+from tests.fixtures.workers import (
+    PARTITIONS,
+    Cluster,
+    Load,
+    StartWorker,
+    TrainedModel,
+    Worker,
+    until,
+    wait_for_partitions,
+)
 
 COMMAND = (sys.executable, "-c", "from inferd.daemon.cli import main; main()")
 GROWN = 2 * PARTITIONS
@@ -42,6 +51,7 @@ def grow_by_hand(cluster: Cluster, *topics: str) -> None:
 
 def send_to_new_partitions(cluster: Cluster) -> None:
     producer = cluster.producer(**{"topic.metadata.refresh.interval.ms": 200, "message.timeout.ms": 60_000})
+    wait_for_partitions(producer, cluster.topics.name("requests"), GROWN)
     for n in range(NEW_REQUESTS):
         body = {"id": f"r{FIRST_NEW + n}", "model_id": "demo", "input_data": [0.0] * 10}
         partition = PARTITIONS + n % (GROWN - PARTITIONS)
