@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from aiokafka.errors import KafkaError
 
 from inferd.daemon.dead_letter_entries import text_of
-from inferd.daemon.http.core import NotFoundError, UnavailableError
+from inferd.daemon.http.core import NotFoundError
 from inferd.daemon.http.routes import RoutesOf, Topic, TopicRecord, TopicRecords
+from inferd.daemon.http.worker.topic_reads import TopicReads
 from inferd.daemon.settings import Settings
 from inferd.daemon.value_view import view_of
 from inferd.schemas.errors import ServerError
@@ -19,8 +19,6 @@ from inferd.schemas.topics import STREAMS, TenantTopics
 if TYPE_CHECKING:
     from inferd.daemon.topic_reader import Record
 
-T = TypeVar("T")
-READ_WITHIN_S, CONCURRENT_MAX = 20.0, 2
 TEXT_BYTES_MAX, HEADERS_MAX = 1_024, 64
 """Of a key and of each header; and their number."""
 VALUE_BYTES_MAX, BEGINNING_BYTES = 65_536, 1_024
@@ -32,13 +30,13 @@ class ClusterTopics:
 
     def __init__(self, settings: Settings, routes_of: RoutesOf) -> None:
         self._settings, self._routes_of = settings, routes_of
-        self._slots = asyncio.Semaphore(CONCURRENT_MAX)
+        self._reads = TopicReads("the topic", "was", (KafkaError, ServerError, OSError))
 
     async def topics(self, tenant: str) -> Sequence[Topic]:
         """See `Topics`."""
         from inferd.daemon.cluster import metadata
 
-        found = await self._read(lambda: metadata(self._settings.connection()))
+        found = await self._reads.run(lambda: metadata(self._settings.connection()))
         of_tenant, of_routes = self._names(tenant)
         counts = {name: len(found.partitions_for_topic(name) or ()) for name in sorted(of_tenant | of_routes)}
         return [Topic(name, count, name not in of_tenant) for name, count in counts.items() if count]
@@ -56,7 +54,7 @@ class ClusterTopics:
             except NoPartitionError as error:
                 raise NotFoundError(error.message) from None
 
-        page = await self._read(read)
+        page = await self._reads.run(read)
         records = list(map(shown, page.records))
         return TopicRecords(topic, partition, page.partitions, *page.held, page.next_offset, records)
 
@@ -66,15 +64,6 @@ class ClusterTopics:
         routes = self._routes_of(tenant)
         of_routes = {topic for route in routes for topic in (*route.source.topics, route.sink.topic)}
         return frozenset(map(own.name, STREAMS)), frozenset(of_routes)
-
-    async def _read(self, read: Callable[[], Awaitable[T]]) -> T:
-        try:
-            async with asyncio.timeout(READ_WITHIN_S), self._slots:
-                return await read()
-        except TimeoutError:
-            raise UnavailableError(f"the topic was not read within {READ_WITHIN_S:g} s; retry") from None
-        except (KafkaError, ServerError, OSError) as error:
-            raise UnavailableError(f"reading the topic: {error}") from error
 
 
 def shown(record: Record) -> TopicRecord:
