@@ -69,12 +69,6 @@ def worker(tmp_path: Path, tokens: Path) -> FakeWorker:
     return made
 
 
-@pytest.fixture
-async def client(worker: FakeWorker) -> AsyncIterator[Client]:
-    async with TestClient(TestServer(worker.app)) as client:
-        yield client
-
-
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/health", "/"])
 async def test_probes_and_the_page_need_no_token(client: Client, path: str) -> None:
     answer = await client.get(path)

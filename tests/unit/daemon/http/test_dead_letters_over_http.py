@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient
 
 from tests.unit.daemon.http.fake_http_services import FakeWorker
 
 Client = TestClient[web.Request, web.Application]
-
-
-@pytest.fixture
-def worker(tmp_path: Path) -> FakeWorker:
-    return FakeWorker(tmp_path)
-
-
-@pytest.fixture
-async def client(worker: FakeWorker) -> AsyncIterator[Client]:
-    async with TestClient(TestServer(worker.app)) as client:
-        yield client
 
 
 async def test_the_newest_are_listed(client: Client, worker: FakeWorker) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import FormData, web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient
 
 from inferd.daemon.http.core.application import AppLimits
 from inferd.daemon.http.routes.uploads import UPLOADS_MAX
@@ -31,12 +31,6 @@ def uploads(tmp_path: Path) -> Path:
 @pytest.fixture
 def worker(uploads: Path) -> FakeWorker:
     return FakeWorker(uploads, limits=AppLimits(upload_bytes_max=UPLOAD_BYTES_MAX))
-
-
-@pytest.fixture
-async def client(worker: FakeWorker) -> AsyncIterator[Client]:
-    async with TestClient(TestServer(worker.app)) as client:
-        yield client
 
 
 async def code_of(answer: Any) -> tuple[int, str]:

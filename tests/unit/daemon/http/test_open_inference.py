@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,6 @@ from tests.unit.daemon.http.fake_http_services import FakeWorker
 Client = TestClient[web.Request, web.Application]
 OCTETS = {"Content-Type": "application/octet-stream"}
 REQUEST = {"id": "their id", "inputs": [{"name": "a", "shape": [2], "datatype": "FP64", "data": [1, 2]}]}
-
-
-@pytest.fixture
-def worker(tmp_path: Path) -> FakeWorker:
-    return FakeWorker(tmp_path)
-
-
-@pytest.fixture
-async def client(worker: FakeWorker) -> AsyncIterator[Client]:
-    async with TestClient(TestServer(worker.app)) as client:
-        yield client
 
 
 @pytest.mark.parametrize(

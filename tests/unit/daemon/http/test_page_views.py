@@ -192,11 +192,6 @@ def samples(worker: FakeWorker, count: int) -> None:
 
 
 @pytest.fixture
-def worker(tmp_path: Path) -> FakeWorker:
-    return FakeWorker(tmp_path)
-
-
-@pytest.fixture
 def full(worker: FakeWorker) -> Iterator[Served]:
     fill(worker)
     with serving(worker) as served:

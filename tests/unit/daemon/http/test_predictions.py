@@ -6,14 +6,13 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient
 
 from inferd.daemon.http.core.application import AppLimits
 from inferd.schemas.errors import ModelNotReadyError
@@ -27,12 +26,6 @@ JSON = {"Content-Type": "application/json"}
 @pytest.fixture
 def worker(tmp_path: Path) -> FakeWorker:
     return FakeWorker(tmp_path, limits=AppLimits(timeout_s=0.2))
-
-
-@pytest.fixture
-async def client(worker: FakeWorker) -> AsyncIterator[Client]:
-    async with TestClient(TestServer(worker.app)) as client:
-        yield client
 
 
 async def test_a_prediction(client: Client, worker: FakeWorker) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient
 from aiokafka import TopicPartition
 
 from inferd.daemon import topic_records
@@ -32,17 +31,6 @@ from tests.unit.daemon.http.fake_http_services import FakeWorker, topic_record
 
 Client = TestClient[web.Request, web.Application]
 RESULTS = "/topics/inferd.default.results/records"
-
-
-@pytest.fixture
-def worker(tmp_path: Path) -> FakeWorker:
-    return FakeWorker(tmp_path)
-
-
-@pytest.fixture
-async def client(worker: FakeWorker) -> AsyncIterator[Client]:
-    async with TestClient(TestServer(worker.app)) as client:
-        yield client
 
 
 async def test_topics_are_listed(client: Client) -> None:
