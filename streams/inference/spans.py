@@ -29,9 +29,15 @@ class Spans(Sequence[bytes]):
         """The strings themselves if they are spans, otherwise a copy of them in a content of its own."""
         if isinstance(strings, Spans):
             return strings
-        lengths = np.fromiter(map(len, strings), np.int64, len(strings))
-        ends = np.cumsum(lengths)
-        return cls(b"".join(strings), ends - lengths, ends)
+        ends = np.cumsum(np.fromiter(map(len, strings), np.int64, len(strings)))
+        return cls.in_order(b"".join(strings), ends)
+
+    @classmethod
+    def in_order(cls, content: bytes, ends: Places) -> Spans:
+        """Strings one after the other, from the beginning of the content on."""
+        starts = np.zeros_like(ends)
+        starts[1:] = ends[:-1]
+        return cls(content, starts, ends)
 
     @classmethod
     def merge(cls, parts: Sequence[tuple[Indexes, Spans]]) -> Spans:

@@ -90,23 +90,26 @@ class ResultWriter:
         """The output of each part of `work`, in order; the outcome may have further records behind theirs."""
         ends = [*accumulate(len(records) for _, records in work)]
         spans = [range(end - len(records), end) for end, (_, records) in zip(ends, work, strict=True)]
-        columns, elsewhere = self._columns(outcome, timing), _answered_elsewhere(outcome)
+        stamps = [timestamps_of(records, timing.started_ms) for _, records in work]
+        columns, elsewhere = self._columns(outcome, stamps, timing), _answered_elsewhere(outcome)
         return [
-            self._output(tp, records, outcome, span, timing, None if elsewhere.intersection(span) else columns)
-            for (tp, records), span in zip(work, spans, strict=True)
+            self._output(
+                tp, records, timestamps, outcome, span, timing, None if elsewhere.intersection(span) else columns
+            )
+            for (tp, records), timestamps, span in zip(work, stamps, spans, strict=True)
         ]
 
     def _output(
         self,
         tp: TopicPartition,
         records: Records,
+        timestamps: Sequence[int],
         outcome: Outcome,
         span: range,
         timing: Timing,
         columns: OutgoingColumns | None,
     ) -> OutputBatch:
         """The output of `records` of partition `tp`, in order; `span` is their range in `outcome` and in `columns`."""
-        timestamps = timestamps_of(records, timing.started_ms)
         values = outcome.values[span.start : span.stop]
         n_bytes = values.n_bytes if isinstance(values, Spans) else sum(map(len, values))
         output = OutputBatch(
@@ -127,11 +130,11 @@ class ResultWriter:
         self._move_replies(output, tp, results, replied)
         return output
 
-    def _columns(self, outcome: Outcome, timing: Timing) -> OutgoingColumns | None:
+    def _columns(self, outcome: Outcome, stamps: Sequence[Sequence[int]], timing: Timing) -> OutgoingColumns | None:
         """The results of all records; None if they are few, no columns, or too large for their topic."""
         if outcome.block is None or len(outcome.block) < COLUMNS_MIN or not self._results_fit:
             return None
-        headers = self._header_columns(outcome.block, outcome, timing)
+        headers = self._header_columns(outcome, np.array([*chain(*stamps)], np.int64), timing)
         return OutgoingColumns(self._keys(outcome.block, outcome), Spans.of(outcome.values), headers)
 
     def _usual_headers(self, timestamps: Sequence[int], timing: Timing) -> dict[int, HeaderList]:
@@ -146,9 +149,9 @@ class ResultWriter:
             for timestamp in set(timestamps)
         }
 
-    def _header_columns(self, records: RecordBlock, outcome: Outcome, timing: Timing) -> HeaderColumns:
-        """All headers of the results."""
-        span = range(len(records))
+    def _header_columns(self, outcome: Outcome, stamps: NDArray[np.int64], timing: Timing) -> HeaderColumns:
+        """All headers of the results. `stamps`: int64 (records,), Unix milliseconds."""
+        span = range(len(stamps))
         headers, kinds = _given_headers(outcome, span)
         before = [[each.codec.header, *each.propagated] for each in headers]
         after = [[_infer_us(timing)] for _ in headers]
@@ -157,8 +160,7 @@ class ResultWriter:
             places = [divmod(pair, len(added)) for pair in pairs.tolist()]
             before = [before[kind] for kind, _ in places]
             after = [[*after[kind], *added[mark]] for kind, mark in places]
-        stamps = timestamps_of(records, timing.started_ms)
-        waited_us = np.maximum(timing.started_ms - np.array(stamps, np.int64), 0) * 1000
+        waited_us = np.maximum(timing.started_ms - stamps, 0) * 1000
         return HeaderColumns(
             np.ascontiguousarray(kinds, np.int64),
             before,

@@ -65,12 +65,9 @@ def split_headers(library: Library, heads: Spans, counts: NDArray[np.int64], lim
         ctypes.addressof(given), counts.ctypes.data, ctypes.addressof(bounds), ctypes.addressof(columns[0]),
         ctypes.addressof(columns[1]), deadlines.ctypes.data, found.ctypes.data,
     )  # fmt: skip
-    propagated, rest = (_spans(content, each) for content, each in zip(contents, ends, strict=True))
+    propagated, rest = (
+        Spans.in_order(content[: each[-1] if number else 0].tobytes(), each)
+        for content, each in zip(contents, ends, strict=True)
+    )
     split, sampled = (found & _SPLIT).astype(bool), (found & _MAY_BE_SAMPLED).astype(bool)
     return SplitHeaders(propagated, found_counts[0], rest, found_counts[1], deadlines, split, sampled)
-
-
-def _spans(content: NDArray[np.uint8], ends: NDArray[np.int64]) -> Spans:
-    """Strings one after the other."""
-    length = int(ends[-1]) if len(ends) else 0
-    return Spans(content[:length].tobytes(), np.concatenate([np.zeros(min(1, len(ends)), np.int64), ends[:-1]]), ends)

@@ -54,8 +54,7 @@ def join_results(
         ENCODINGS.index(encoding), ctypes.addressof(given), ctypes.addressof(id_parts), ctypes.addressof(value_parts),
         out.ctypes.data, ends.ctypes.data,
     )  # fmt: skip
-    starts = np.concatenate([ends[:0], [0], ends[:-1]]) if count else ends
-    return Spans(out[: ends[-1] if count else 0].tobytes(), starts, ends)
+    return Spans.in_order(out[: ends[-1] if count else 0].tobytes(), ends)
 
 
 class HeaderColumnsStruct(ctypes.Structure):
