@@ -22,7 +22,7 @@ _CURRENT: ContextVar[Actor | None] = ContextVar("inferd_actor", default=None)
 
 
 def current_actor() -> Actor | None:
-    """The actor that this task acts for; None if the process acts by itself."""
+    """The actor that this task acts for; None if it acts for none."""
     return _CURRENT.get()
 
 

@@ -1,8 +1,8 @@
 """How many partitions are used of topics whose partition is the hash of an id, and where the state of an id was before.
 
-The number is the one of the settings, doubled as often as all topics of the family have partitions for: it follows
-from the topics alone, whoever adds partitions to them, in whatever order. Since each number divides the next, the state
-of an id moves from a partition to a new one, and never between old ones.
+The number is the one of the settings, doubled as long as each topic of the family has that many partitions. It depends
+only on the topics, not on who added partitions or in which order. Since each number divides the next, the state of an
+id moves from an old partition to a new one, never between old ones.
 """
 
 from __future__ import annotations

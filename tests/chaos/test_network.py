@@ -16,7 +16,7 @@ SILENT_S = 0.2
 
 
 class Cluster:
-    """Two nodes with a network; each node listens on its ports, and answers nothing by itself."""
+    """Two nodes with a network; each node listens on its ports, and the tests send its answers."""
 
     def __init__(self, network: Network, stack: ExitStack) -> None:
         self.network, self._stack = network, stack
