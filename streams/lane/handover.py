@@ -137,7 +137,8 @@ class Handover:
         async def is_filled() -> bool:
             return first in await committed(consumer, [first], self._topics)
 
-        places = ancestors(first.partition, self._base)
+        # The earliest first: states move from earlier partitions to later ones, also in other handovers meanwhile.
+        places = ancestors(first.partition, self._base)[::-1]
         for old in places:
             if await is_filled():
                 return
