@@ -333,12 +333,13 @@ def backoff() -> Iterator[float]:
 
 
 def is_connection_error(error: BaseException | None) -> bool:
-    """Whether `error` or one of its causes means that a broker does not answer."""
-    from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, NoBrokersAvailable, NodeNotReadyError
+    """Whether `error` or one of its causes means that a broker does not answer, or not yet as it should."""
+    from aiokafka.errors import KafkaError, KafkaTimeoutError
 
-    unreachable = (ConnectionError, KafkaConnectionError, KafkaTimeoutError, NoBrokersAvailable, NodeNotReadyError)
     while error is not None:
-        if isinstance(error, unreachable):
+        if isinstance(error, ConnectionError | TimeoutError | KafkaTimeoutError):
+            return True
+        if isinstance(error, KafkaError) and error.retriable:
             return True
         error = error.__cause__
     return False

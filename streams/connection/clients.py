@@ -31,6 +31,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from contextlib import nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
@@ -59,6 +60,8 @@ log = logging.getLogger(__name__)
 
 SETUP_TIMEOUT_S = 10.0
 """From the TCP connection to the last answer of the SASL handshake."""
+HUNG_S = 2.0
+"""An attempt that its caller gives up after so long has failed: the next one goes to another broker."""
 PACE_S = 0.2
 """Maximum wait of a caller that needs a connection which may not be tried yet."""
 
@@ -143,6 +146,7 @@ async def _connect(connection: Any) -> Any:
     """Like aiokafka's own, within `SETUP_TIMEOUT_S`. Records the outcome; every failure is an `OSError` or
     `KafkaError`."""
     target = _target(connection, connection.host, connection.port, _bootstrap_servers.get())
+    begun = time.monotonic()
     try:
         if isinstance(connection._sasl_plain_password, PasswordFile):
             connection._sasl_plain_password = read_password(connection._sasl_plain_password)
@@ -150,6 +154,10 @@ async def _connect(connection: Any) -> Any:
             await tokens.prepare()
         async with asyncio.timeout(SETUP_TIMEOUT_S):
             connected = await _stock_connect(connection)
+    except asyncio.CancelledError:
+        if time.monotonic() - begun >= HUNG_S:
+            _attempts.failed(target, TimeoutError())
+        raise
     except Exception as error:
         if _attempts.failed(target, error):
             log.warning("cannot connect to %s:%s: %r", target.host, target.port, error)

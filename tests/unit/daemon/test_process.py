@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 from aiohttp import ClientSession
-from aiokafka.errors import KafkaConnectionError, TopicAuthorizationFailedError
+from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaConnectionError, TopicAuthorizationFailedError
 
 from inferd.daemon import cluster, process
 from inferd.daemon.cluster import BrokerAnswer
@@ -286,6 +286,8 @@ def test_connection_errors_are_found_among_causes() -> None:
     wrapped.__cause__ = KafkaConnectionError("x")
     assert is_connection_error(wrapped)
     assert is_connection_error(ConnectionRefusedError())
+    assert is_connection_error(TimeoutError()), "a look at the topics that takes too long"
+    assert is_connection_error(GroupCoordinatorNotAvailableError())
     assert not is_connection_error(TopicAuthorizationFailedError())
     assert not is_connection_error(ServerError("x"))
 

@@ -325,6 +325,22 @@ async def test_a_broker_that_hangs_is_asked_last() -> None:
             assert {client.get_random_node() for _ in range(TIMES)} == {1, 2}
 
 
+async def test_a_broker_that_callers_give_up_on_is_asked_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HUNG_S", 0.05)
+    async with two_brokers() as (good, hidden):
+        hidden.silent = EVERYTHING
+        servers = f"{HOST}:{hidden.port},{HOST}:{good.port}"
+        while not hidden.accepted:  # the first server is chosen at random
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.2), connected(servers):
+                    pass
+        tried = hidden.accepted
+        for _ in range(TIMES):
+            async with connected(servers):
+                pass
+        assert hidden.accepted == tried
+
+
 async def test_while_a_client_waits_for_a_broker_it_connects_to_others() -> None:
     async with two_brokers() as (good, hidden), connected(f"{HOST}:{good.port}") as client:
         hidden.silent = EVERYTHING
