@@ -256,7 +256,10 @@ class Forwarding:
         if self._session is None:
             # Admission limits the number of concurrent requests.
             connector = TCPConnector(limit=0, ssl=True if self._tls is None else self._tls)
-            self._session = ClientSession(connector=connector, auto_decompress=False, trust_env=False)
+            # Bodies are relayed and decoded as they are: aiohttp would ask for compressed ones.
+            self._session = ClientSession(
+                connector=connector, headers={hdrs.ACCEPT_ENCODING: "identity"}, auto_decompress=False, trust_env=False
+            )
         return self._session
 
 

@@ -7,11 +7,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import ClientSession, web
 
 from inferd.daemon.http.core.access import Access
 from inferd.daemon.http.core.application import create_app
+from inferd.daemon.http.core.compression import COMPRESSED_FROM_BYTES
 from inferd.daemon.http.core.peers import PEER_PATH, Peers, PeerSecret, add_peer
 from inferd.daemon.http.core.server import HttpServer
 from inferd.daemon.http.core.tokens import TokensFile
@@ -35,7 +37,7 @@ class Worker:
         self.others: set[str] = set()
         self.asked: list[web.Request] = []
         settings = Settings.from_environment({"INFERD_WORKER_ID": name})
-        streams = FakeStreams(settings.streams(), lambda _reason, _code: None)
+        streams = self.streams = FakeStreams(settings.streams(), lambda _reason, _code: None)
         streams.said = snapshot(
             tenants=tuple(map(tenant, TENANTS)),
             models=(model("mine"), model("secret", tenant="other")),
@@ -109,6 +111,15 @@ async def test_any_worker_shows_all_of_them() -> None:
         assert [len(each["history"]["samples"]) for each in said["workers"]] == [1, 1]
         _, said, _ = await ask(front, "/cluster/history?after=1800000005")
         assert [each["history"]["samples"] for each in said["workers"]] == [[], []]
+
+
+async def test_a_long_answer_of_another_worker_is_understood() -> None:
+    # Long answers are compressed for clients that accept it.
+    async with two_workers(None, None, None) as (front, other):
+        other.streams.said = snapshot(models=tuple(model(f"model-{number}") for number in range(200)))
+        _, said, _ = await ask(front, "/cluster")
+        assert len(msgspec.json.encode(said["workers"][1])) > 2 * COMPRESSED_FROM_BYTES
+        assert len(said["workers"][1]["status"]["models"]) == 200
 
 
 @pytest.mark.parametrize("path", ["/cluster", "/cluster/history"])
