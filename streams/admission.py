@@ -24,6 +24,7 @@ from inferd.streams.kafka import (
     Right,
     TopicsError,
     TopicState,
+    check_noted_partitions,
     describe_missing,
     ensure_topics,
     missing_rights,
@@ -110,7 +111,10 @@ class Admission:
         self._update_waits()
         if not self._verified:
             return []
-        return await ensure_topics(self._only(*self._verified))
+        verified = self._only(*self._verified)
+        topics = await ensure_topics(verified)
+        await check_noted_partitions(verified)
+        return topics
 
     @property
     def readable(self) -> frozenset[str]:
@@ -165,6 +169,7 @@ class Admission:
     async def _verify(self, tenant: str) -> None:
         try:
             await ensure_topics(self._only(tenant))
+            await check_noted_partitions(self._only(tenant))
         except TopicsError as error:
             self._topic_errors[tenant] = error.message
         else:

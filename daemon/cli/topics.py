@@ -51,7 +51,7 @@ def grow(partitions: int, settings: Settings, output: OutputFormat) -> None:
     its id, and then moves to a new partition or stays. Running workers take the new partitions up by themselves, and
     move those states. Producers that choose partitions by key send a key to another partition from now on.
 
-    Leave INFERD_TOPIC_PARTITIONS as it is. Safe to repeat.
+    Leave INFERD_TOPIC_PARTITIONS as it is: workers refuse another value. Safe to repeat.
     """
     from inferd.streams.kafka import grow_topics
 

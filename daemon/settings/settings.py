@@ -205,7 +205,7 @@ class Settings:
     topic_partitions: int = setting(
         kind.integer(1, 10_000),
         _TOPICS.partitions,
-        "Partitions of a tenant's topics; existing topics must match.",
+        "Partitions of a tenant's topics when they are created; stays as it is when they get more.",
         "Topics",
     )
     topic_replication: int = setting(

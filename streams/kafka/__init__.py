@@ -8,6 +8,7 @@ from inferd.streams.kafka.destinations import (
     as_rejection,
     raise_rejections,
 )
+from inferd.streams.kafka.noted_partitions import check_noted_partitions
 from inferd.streams.kafka.outgoing import (
     HeaderColumns,
     HeaderList,
@@ -64,7 +65,7 @@ from inferd.streams.kafka.transactions import (
     transaction_failures,
     unit_of,
 )
-from inferd.streams.kafka.used_partitions import Family, UsedPartitions, ancestors, belongs
+from inferd.streams.kafka.used_partitions import Family, UsedPartitions, ancestors, belongs, keyed_topics
 
 __all__ = [
     "REFRESH_INTERVAL_S",
@@ -95,6 +96,7 @@ __all__ = [
     "belongs",
     "changelog_config",
     "changelog_name",
+    "check_noted_partitions",
     "close_producer",
     "committed",
     "describe_missing",
@@ -107,6 +109,7 @@ __all__ = [
     "http_rights",
     "install_batch_checks",
     "is_denied",
+    "keyed_topics",
     "last_transaction_results",
     "missing_reason",
     "missing_rights",

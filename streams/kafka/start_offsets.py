@@ -17,7 +17,8 @@ from inferd.streams.kafka.topic_watch import KnownTopics
 log = structlog.get_logger(__name__)
 
 Reset = Literal["earliest", "latest"]
-NOTE = "topic-id="
+TOPIC_ID, PARTITIONS = "topic-id=", "partitions="
+"""Of metadata of offsets. Versions before this one ignore metadata that does not begin with a topic id."""
 
 
 class PastTheEndError(KafkaError):
@@ -33,14 +34,26 @@ class Position:
     missing: int = 0
 
 
-def offset_metadata(topic_id: str) -> str:
-    """Metadata committed with an offset: the id of its topic."""
-    return f"{NOTE}{topic_id}" if topic_id else ""
+def offset_metadata(topic_id: str, partitions: int = 0) -> str:
+    """Metadata committed with an offset: the id of its topic, and the number of partitions that
+    `noted_partitions.py` is about (0: none)."""
+    noted = [f"{PARTITIONS}{partitions}"] if partitions else []
+    return " ".join([*noted, *([f"{TOPIC_ID}{topic_id}"] if topic_id else [])])
 
 
 def is_from_deleted_topic(note: str, topic_id: str) -> bool:
     """Whether an offset was committed for a deleted topic of the same name."""
-    return bool(topic_id) and note.startswith(NOTE) and note != offset_metadata(topic_id)
+    return bool(topic_id) and _noted(note, TOPIC_ID) not in ("", topic_id)
+
+
+def partitions_noted_in(note: str) -> int:
+    """The number of partitions in the metadata of an offset; 0 if there is none."""
+    found = _noted(note, PARTITIONS)
+    return int(found) if found.isdecimal() else 0
+
+
+def _noted(note: str, what: str) -> str:
+    return next((part.removeprefix(what) for part in note.split() if part.startswith(what)), "")
 
 
 async def committed(

@@ -15,6 +15,7 @@ from aiokafka.admin import NewPartitions
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from inferd.schemas.topics import Stream
+from inferd.streams.kafka.noted_partitions import check_noted_partitions
 from inferd.streams.kafka.topic_checks import (
     FOREIGN,
     PARTITIONS_MAX,
@@ -71,6 +72,7 @@ async def grow_topics(settings: StreamSettings, partitions: int) -> list[TopicSt
     `TopicsError` with each reason why it cannot be done, and `KafkaError` if the broker does not answer. Topics that
     only workers with other settings use (`capture`, those of labels) grow if they exist.
     """
+    await check_noted_partitions(settings)
     needed = {spec.name for spec in topic_specs(settings)}
     specs = topic_specs(replace(settings, capture_share=1.0, labels_window_s=1.0))
     async with Admin(settings.connection) as admin:

@@ -61,6 +61,12 @@ def topics_of(settings: StreamSettings, tenant: str, family: Family) -> tuple[st
     return (*(names.name(stream) for stream in (*READ[family], *ALSO_USED[family])), changelog)
 
 
+def keyed_topics(settings: StreamSettings, tenant: str) -> list[str]:
+    """The topics of a tenant whose records change states that are found by the hash of an id."""
+    names = TenantTopics(settings.namespace, tenant)
+    return [names.name(stream) for family in FAMILIES for stream in READ[family]]
+
+
 class UsedPartitions:
     """The number of partitions in use by topic. It never decreases: a topic that is deleted does not move any state."""
 

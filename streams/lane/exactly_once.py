@@ -18,6 +18,7 @@ from inferd.streams.kafka import (
     Outgoing,
     TransactionResult,
     close_producer,
+    keyed_topics,
     last_transaction_results,
     offset_metadata,
     open_producer,
@@ -64,6 +65,9 @@ class ExactlyOnce:
     ) -> None:
         self._options = producer_options(settings)
         self._group_id = settings.group.group_id
+        keyed = (topic for tenant in settings.tenants for topic in keyed_topics(settings, tenant))
+        self._noted = dict.fromkeys(keyed, settings.topics.partitions)
+        """By topic, the number of partitions that the metadata of offsets has."""
         self._start_timeout_s = settings.group.request_timeout_s
         self._transaction_timeout_ms = int(settings.transaction_timeout_s * 1000)
         self._measures = measures
@@ -141,14 +145,18 @@ class ExactlyOnce:
                 producer, table.topic, table.number, changes, timestamp_ms, self._bytes_max(table.topic)
             )
         ]
-        offset = {partition.tp: OffsetAndMetadata(output.next_offset, offset_metadata(partition.topic_id))}
-        await producer.send_offsets_to_transaction(offset, self._group_id)
+        offset = self.offset_of(partition.tp, output.next_offset, partition.topic_id)
+        await producer.send_offsets_to_transaction({partition.tp: offset}, self._group_id)
         # A batch that expires does not fail the commit: each acknowledgement has to be awaited.
         await asyncio.gather(*starmap(_acknowledgement, sent))
         for table, future, count in written:
             batch.wrote(table, (await future).offset + count - 1)
         await producer.commit_transaction()
         self._measures.commits += 1
+
+    def offset_of(self, tp: TopicPartition, offset: int, topic_id: str) -> OffsetAndMetadata:
+        """An offset as it is committed."""
+        return OffsetAndMetadata(offset, offset_metadata(topic_id, self._noted.get(tp.topic, 0)))
 
     async def write(
         self,

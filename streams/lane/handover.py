@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.structs import OffsetAndMetadata
 
 from inferd.streams.kafka import (
     Destinations,
@@ -28,7 +27,6 @@ from inferd.streams.kafka import (
     ancestors,
     belongs,
     committed,
-    offset_metadata,
     unit_of,
 )
 from inferd.streams.lane.exactly_once import ExactlyOnce
@@ -153,7 +151,7 @@ class Handover:
                 for part in _parts(moving):
                     await self._once.write(fenced, _written(keyed, part, old, first.partition), {})
                 if old == places[-1]:
-                    zero = {tp: OffsetAndMetadata(0, offset_metadata(self._topics.id_of(tp.topic))) for tp in tps}
+                    zero = {tp: self._once.offset_of(tp, 0, self._topics.id_of(tp.topic)) for tp in tps}
                     await self._once.write(fenced, {}, zero)
             finally:
                 await self._once.release([fenced])

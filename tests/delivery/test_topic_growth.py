@@ -182,6 +182,9 @@ def test_jobs_and_labels_of_before_are_found(  # noqa: C901, PLR0915  (one story
             return windows.quality.rows if windows is not None and windows.quality is not None else 0
 
         until(lambda: labelled() == REQUESTS, 60, "labels are joined with predictions of before")
+    contradictory = start_worker(cluster, topic_partitions=GROWN, labels_window_s=3_600)
+    assert contradictory.process.wait(60) == 2
+    assert f"set INFERD_TOPIC_PARTITIONS={PARTITIONS}" in contradictory.text()
     for worker in workers:
         until(lambda worker=worker: worker.get("/readyz")[0] == 200, 60, "ready")  # type: ignore[misc]
         assert worker.stop() == 0

@@ -51,6 +51,7 @@ class World:
     missing: list[str] = field(default_factory=list)
     """Missing ACLs, in words."""
     unfit: dict[str, str] = field(default_factory=dict)
+    contradictions: dict[str, str] = field(default_factory=dict)
     away: bool = False
     excluded: list[frozenset[str]] = field(default_factory=list)
     checks: int = 0
@@ -68,6 +69,10 @@ class World:
         if problems := [self.unfit[tenant] for tenant in settings.tenants if tenant in self.unfit]:
             raise TopicsError(problems)
         return [TopicState(f"ns.{tenant}.requests", "requests", 4, 1) for tenant in settings.tenants]
+
+    async def check_noted_partitions(self, settings: StreamSettings) -> None:
+        if problems := [self.contradictions[t] for t in settings.tenants if t in self.contradictions]:
+            raise TopicsError(problems, lasting=True)
 
     async def start(self) -> list[TopicState]:
         topics = await self.admission.open()
@@ -101,6 +106,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     world = World(Admission(settings, excluded.append), excluded=excluded)
     monkeypatch.setattr(admission_module, "missing_rights", world.missing_rights)
     monkeypatch.setattr(admission_module, "ensure_topics", world.ensure_topics)
+    monkeypatch.setattr(admission_module, "check_noted_partitions", world.check_noted_partitions)
     monkeypatch.setattr(admission_module, "AIOKafkaClient", FakeClient)
     monkeypatch.setattr(admission_module, "CHECK_INTERVAL_S", 3_600.0)
     return world
@@ -240,6 +246,19 @@ async def test_wrong_topics_at_the_start_are_an_error(world: World) -> None:
     world.unfit = {"a": "topic ns.a.jobs has 7 partitions"}
     with pytest.raises(TopicsError, match="7 partitions"):
         await world.start()
+
+
+async def test_a_contradictory_number_of_partitions_is_an_error_at_the_start_and_makes_a_later_tenant_wait(
+    world: World,
+) -> None:
+    world.contradictions = {"a": "set INFERD_TOPIC_PARTITIONS=4"}
+    with pytest.raises(TopicsError, match="set INFERD_TOPIC_PARTITIONS=4"):
+        await world.start()
+    world.missing = ["READ on topic ns.a.jobs"]
+    await world.start()
+    world.missing = []
+    await world.check()
+    assert world.admission.waits["a"] == "set INFERD_TOPIC_PARTITIONS=4"
 
 
 async def test_nothing_changes_while_the_broker_does_not_respond(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

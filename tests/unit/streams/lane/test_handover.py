@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.structs import OffsetAndMetadata
 
 from inferd.schemas.connection import KafkaConnection
 from inferd.streams.kafka import UNCHECKED, belongs
@@ -52,6 +53,9 @@ class Kafka:
                 if value is not None:
                     self.logs[place][key] = value
         self.offsets |= {tp: offset.offset for tp, offset in offsets.items()}
+
+    def offset_of(self, _tp: TopicPartition, offset: int, _topic_id: str) -> OffsetAndMetadata:
+        return OffsetAndMetadata(offset, "")
 
     async def run(self, owned: Any) -> None:
         ((_, partition),) = owned

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.structs import OffsetAndMetadata
 
 from inferd.schemas.connection import KafkaConnection
 from inferd.streams.kafka import UNCHECKED
@@ -90,6 +91,9 @@ class Client:
                     self.broker.states[number][key] = int(value)
         self.broker.offsets |= {each: offset.offset for each, offset in offsets.items()}
         await pause()
+
+    def offset_of(self, _tp: TopicPartition, offset: int, _topic_id: str) -> OffsetAndMetadata:
+        return OffsetAndMetadata(offset, "")
 
     async def run(self, owned: Any) -> None:
         """Restores a table."""

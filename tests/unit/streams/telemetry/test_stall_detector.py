@@ -254,6 +254,9 @@ class FakeClient:
     async def close(self) -> None: ...
 
 
+async def no_contradiction(_settings: StreamSettings) -> None: ...
+
+
 async def no_rights_missing(*_: Any) -> list[Right]:
     return []
 
@@ -291,6 +294,7 @@ async def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
     monkeypatch.setattr(app_module, "WATCH_INTERVAL_S", 0.01)
     monkeypatch.setattr(admission_module, "ensure_topics", topics)
+    monkeypatch.setattr(admission_module, "check_noted_partitions", no_contradiction)
     monkeypatch.setattr(admission_module, "missing_rights", no_rights_missing)
     monkeypatch.setattr(admission_module, "AIOKafkaClient", FakeClient)
     monkeypatch.setattr(app_module, "ModelFollower", lambda *_: follower)
@@ -490,6 +494,7 @@ async def test_the_lane_gets_the_allowed_reply_topics(run: Run, monkeypatch: pyt
         return SimpleNamespace(tenant=names.tenant, kind="requests", tables=(), topic=topic, direct=direct)
 
     monkeypatch.setattr(admission_module, "ensure_topics", topics)
+    monkeypatch.setattr(admission_module, "check_noted_partitions", no_contradiction)
     monkeypatch.setattr(admission_module, "missing_rights", no_rights_missing)
     monkeypatch.setattr(admission_module, "AIOKafkaClient", FakeClient)
     monkeypatch.setattr(composition, "RequestProcessor", request_processor)
