@@ -1,10 +1,15 @@
-"""Topics get partitions while workers answer: by the command, and by hand. Jobs and labels of before are found."""
+"""Topics get partitions while workers answer: by the command, and by hand. Jobs and labels of before are found, also if
+workers are killed while they move."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from collections import Counter, defaultdict
+from functools import partial
+from itertools import count
 from typing import Any
 
 import msgpack
@@ -16,6 +21,9 @@ from inferd import SyncClient
 from inferd.schemas.jobs import encode_close, encode_open, encode_rows
 from inferd.schemas.labels import Label
 from inferd.schemas.monitoring import decode_window, merged
+from inferd.streams.kafka.changelogs import TableName, changelog_name
+from inferd.streams.kafka.partitioner import partition_of_key
+from tests.fixtures.handover_kills import POINTS, kill_in_handover
 from tests.fixtures.workers import (
     PARTITIONS,
     Cluster,
@@ -185,6 +193,97 @@ def test_jobs_and_labels_of_before_are_found(  # noqa: C901, PLR0915  (one story
     contradictory = start_worker(cluster, topic_partitions=GROWN, labels_window_s=3_600)
     assert contradictory.process.wait(60) == 2
     assert f"set INFERD_TOPIC_PARTITIONS={PARTITIONS}" in contradictory.text()
+    for worker in workers:
+        until(lambda worker=worker: worker.get("/readyz")[0] == 200, 60, "ready")  # type: ignore[misc]
+        assert worker.stop() == 0
+
+
+JOBS_A_PARTITION = 2
+"""Open jobs whose states move to each new partition."""
+OPEN_ROWS = 20
+KILLS = [*(("jobs", point) for point in POINTS), ("labels", "state_committed"), ("labels", "offset_produced")]
+
+
+def ids_of_new_partitions() -> list[str]:
+    found = defaultdict[int, list[str]](list)
+    for n in count():
+        job_id = f"moved-{n}"
+        of = found[partition_of_key(job_id.encode(), GROWN)]
+        if len(of) < JOBS_A_PARTITION:
+            of.append(job_id)
+        if sum(map(len, found.values())) == JOBS_A_PARTITION * GROWN:
+            return [job_id for number in range(PARTITIONS, GROWN) for job_id in found[number]]
+    raise AssertionError
+
+
+def states(cluster: Cluster, table: TableName) -> dict[bytes, list[int]]:
+    """By id, the partitions of a changelog that have a state of it."""
+    live = dict[tuple[int, bytes], bytes | None]()
+    for record in cluster.read_topic(changelog_name(cluster.namespace, "default", table)):
+        live[record.partition(), record.key()] = record.value()
+    found = defaultdict[bytes, list[int]](list)
+    for (number, key), value in live.items():
+        if value is not None:
+            found[key].append(number)
+    return found
+
+
+@pytest.mark.timeout(300)
+def test_workers_that_are_killed_at_any_step_of_a_handover_leave_each_state_in_one_place(  # noqa: C901  (one story)
+    kafka: str, namespace: str, model: TrainedModel, start_worker: StartWorker
+) -> None:
+    """One worker lives and owns older partitions; another one, and each that takes its place, is killed."""
+    cluster = Cluster(kafka, namespace)
+    cluster.create_topics()
+    cluster.deploy(model)
+    shared = {"labels_window_s": 3_600, "processing_guarantee": "exactly_once", "heartbeat_interval_s": 0.5}
+
+    def killed(table: str, point: str) -> Worker:
+        return start_worker(
+            cluster, instance_id="killed", session_timeout_s=20, patch=partial(kill_in_handover, table, point), **shared
+        )
+
+    workers = [start_worker(cluster, **shared), killed(*KILLS[0])]
+    for worker in workers:
+        worker.wait_ready()
+    load = Load(cluster, model)
+    load.send(REQUESTS)
+    assert not load.ledger().lost
+    rows = np.random.default_rng(5).normal(size=(OPEN_ROWS, model.n_features)).tolist()
+    expected, job_ids = model.booster.predict(rows).tolist(), ids_of_new_partitions()
+    with SyncClient(kafka, namespace=namespace) as client:
+        for job_id in job_ids:
+            send(cluster, job_id, encode_open("demo", chunk_rows=10), encode_rows(0, rows))
+        until(lambda: all(client.job_status(each).processed == OPEN_ROWS for each in job_ids), 60, "the jobs are open")
+        grow(cluster)
+        for place, (table, point) in enumerate(KILLS):
+            if place:
+                workers[1] = killed(table, point)
+            assert workers[1].process.wait(60) == -signal.SIGKILL, f"killed at {point} of {table}"
+            for of in ("jobs", "labels"):
+                assert max(map(len, states(cluster, of).values())) == 1, f"{of} after {point} of {table}"
+        workers[1] = start_worker(cluster, instance_id="killed", session_timeout_s=20, **shared)
+        until(lambda: is_grown(workers, "jobs") and is_grown(workers, "labels"), 60, "the partitions are taken up")
+        for job_id in job_ids:
+            send(cluster, job_id, encode_rows(1, rows), encode_close(2))
+        until(lambda: all(client.job_status(each).ended for each in job_ids), 60, "all jobs have ended")
+        for job_id in job_ids:
+            found = [row.outputs.get("prediction") for row in client.job_results(job_id)]
+            assert found == expected * 2
+        client.send_labels(Label(f"r{n}", n % 2) for n in range(REQUESTS))
+
+        def labelled() -> int:
+            windows = merged([decode_window(record.value()) for record in cluster.read_all("model-stats")])
+            return windows.quality.rows if windows is not None and windows.quality is not None else 0
+
+        until(lambda: labelled() >= REQUESTS, 60, "labels are joined with predictions of before")
+        assert labelled() == REQUESTS
+    chunks = Counter((record.key(), record.value()) for record in cluster.read_all("job-results"))
+    assert len(chunks) == len(job_ids) * 2 * OPEN_ROWS // 10
+    assert set(chunks.values()) == {1}, "each chunk has one result"
+    homes = states(cluster, "jobs")
+    assert {key.decode() for key in homes} == {*job_ids}
+    assert homes == {key: [partition_of_key(key, GROWN)] for key in homes}
     for worker in workers:
         until(lambda worker=worker: worker.get("/readyz")[0] == 200, 60, "ready")  # type: ignore[misc]
         assert worker.stop() == 0
