@@ -3,7 +3,8 @@
 `python -m bench.path`: inferd and a loop written by hand take turns in one process, on one thread, over requests that
 are all different; µs of CPU a message, the best of the turns for each micro-batch, and the ratio. The loop reads and
 writes record batches with aiokafka, and decodes and encodes as the loops of `python -m bench` do, without headers;
-with `--own-headers`, each request has a `correlation-id` and a `traceparent` of its own, which its result has, too.
+with `--own-headers`, each request has a `correlation-id` and a `traceparent` of its own, which its result has, too;
+with `--rows 4`, each request lists so many rows, and its result their predictions.
 Sockets, asyncio and the bookkeeping of partitions are in neither.
 """
 
@@ -13,7 +14,9 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,19 +61,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.path", description=__doc__)
     parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--own-headers", action="store_true")
+    parser.add_argument("--rows", type=int, default=0, help="rows that each request lists; 0: a row itself")
     options = parser.parse_args(arguments)
     console, ledger = Console(), CpuLedger()
     table = Table("layout", "micro-batch", "by hand µs", "inferd µs", "by hand / inferd")
     for layout in MEASURED:
-        asyncio.run(compare(table, layout, options.turns, own_headers=options.own_headers))
+        asyncio.run(compare(table, layout, options.turns, options.rows, own_headers=options.own_headers))
     console.print(table)
     console.print(f"others' load: {ledger.verdict()}")
     return 0
 
 
-async def compare(table: Table, layout: str, turns: int, *, own_headers: bool) -> None:
-    """Adds the rows of a layout."""
-    text, requests = train(100, 31), make_requests(REQUESTS, "r", layout)
+async def compare(table: Table, layout: str, turns: int, listed: int, *, own_headers: bool) -> None:
+    """Adds the rows of a layout. `listed`: rows that each request lists; 0: it is a row itself."""
+    text, requests = train(100, 31), listing(make_requests(REQUESTS * max(1, listed), "r", layout), listed)
     contenders = {"by hand": by_hand(text, layout, own_headers=own_headers), "inferd": inferd(text, layout)}
     for size in SIZES:
         batches = [fetched(requests, first, size, own_headers=own_headers) for first in range(0, REQUESTS, size)]
@@ -86,7 +90,37 @@ async def compare(table: Table, layout: str, turns: int, *, own_headers: bool) -
         table.add_row(layout, f"{size:,}", f"{hand:.2f}", f"{own:.2f}", f"{hand / own:.2f}")
 
 
-def fetched(requests: Requests, first: int, size: int, *, own_headers: bool) -> Fetched:
+@dataclass(frozen=True, slots=True)
+class ListedRows:
+    """Requests that list the rows of others, `listed` of them each."""
+
+    rows: Requests
+    listed: int
+
+    @property
+    def layout(self) -> Any:
+        return self.rows.layout
+
+    def request_id(self, number: int) -> str:
+        return self.rows.request_id(number)
+
+    def key(self, number: int) -> bytes:
+        return self.rows.key(number)
+
+    def encode(self, number: int) -> bytes:
+        """The request in its layout."""
+        rows = self.rows.rows[number * self.listed : (number + 1) * self.listed]
+        data = [self.layout.input_data(row.tolist()) for row in rows]
+        encoded: bytes = self.layout.write({"id": self.request_id(number), "model_id": MODEL_ID, "input_data": data})
+        return encoded
+
+
+def listing(requests: Requests, listed: int) -> Requests | ListedRows:
+    """Requests that list so many rows each; those given if 0."""
+    return ListedRows(requests, listed) if listed else requests
+
+
+def fetched(requests: Requests | ListedRows, first: int, size: int, *, own_headers: bool) -> Fetched:
     """A micro-batch as the broker has it, spread over the partitions."""
     now_ms = int(time.time() * 1000)
     parts = []
@@ -99,7 +133,7 @@ def fetched(requests: Requests, first: int, size: int, *, own_headers: bool) -> 
             if own_headers:
                 trace = b"00-%032x-%016x-00" % (number + 1, number + 1)
                 headers += [("correlation-id", requests.request_id(number).encode()), ("traceparent", trace)]
-            builder.append(offset, now_ms - number % 10, requests.key(number), value, headers)  # type: ignore[arg-type]
+            builder.append(offset, now_ms - number % 10, requests.key(number), value, headers)
         parts.append((TopicPartition(TOPICS.name("requests"), partition), bytes(builder.build())))
     return parts
 
@@ -140,10 +174,11 @@ def by_hand(text: bytes, name: str, *, own_headers: bool) -> Run:
             assert batch.validate_crc()
             records = list(batch)
             requests = [layout.decode(record.value) for record in records]
-            matrix = np.array([layout.values(request["input_data"]) for request in requests])
+            matrix = np.array([layout.values(row) for request in requests for row in _rows(request["input_data"])])
             predictions: Any = booster.predict(matrix, num_threads=1)
             answers = producer.create_batch()
-            for record, request, prediction in zip(records, requests, predictions.tolist(), strict=True):
+            answered = _by_request(requests, predictions.tolist())
+            for record, request, prediction in zip(records, requests, answered, strict=True):
                 result = {"id": request["id"], "model_id": MODEL_ID, "version": 1, "digest": DIGEST}
                 headers = [*record.headers] if own_headers else []
                 value = layout.encode(result | {"prediction": prediction})
@@ -152,6 +187,19 @@ def by_hand(text: bytes, name: str, *, own_headers: bool) -> Run:
         return sent
 
     return run
+
+
+def _rows(data: Any) -> Sequence[Any]:
+    """The rows of `input_data`."""
+    return data if isinstance(data, list) and isinstance(data[0], list | dict) else (data,)
+
+
+def _by_request(requests: Sequence[Any], predictions: list[float]) -> Iterator[Any]:
+    """The prediction of each request; those of its rows if it lists rows."""
+    left = iter(predictions)
+    for request in requests:
+        data = request["input_data"]
+        yield next(left) if (rows := _rows(data)) is not data else list(islice(left, len(rows)))
 
 
 def a_producer() -> Any:

@@ -3,42 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from inferd.schemas.codecs import Codec
+from inferd.schemas.limits import Limits
 from inferd.streams.inference.catalog import ServedModel
+from inferd.streams.inference.features import ENCODINGS, FeatureSchema
 from inferd.streams.inference.inputs import Inputs
-from inferd.streams.inference.kernels import ReadRows
+from inferd.streams.inference.kernels import ReadRows, library, split_rows
 from inferd.streams.inference.micro_batch import Group, MicroBatch
 from inferd.streams.inference.record_block import RecordBlock
 from inferd.streams.inference.spans import AsciiTexts, Indexes, Spans
 
 
-def _no_indexes() -> Indexes:
-    return np.zeros(0, np.intp)
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Bucket:
     """Requests to one model with the same outputs. Only their envelopes have been decoded."""
 
-    indexes: Indexes = field(default_factory=_no_indexes)
+    codec: Codec
+    model_id: str
+    outputs: tuple[str, ...]
+    indexes: Indexes
     """intp (requests,): their records."""
-    ids: Sequence[str] = ()
-    rows: Sequence[bytes] = ()
+    ids: Sequence[str]
+    data: Sequence[bytes]
+    """The `input_data` of each."""
+    counts: NDArray[np.int64] | None = None
+    """int64 (requests,): how many rows each lists, at least one; None if each is a row itself."""
     read: ReadRows | None = None
     """The rows, if a kernel has read them with their envelopes."""
-
-    def add(self, indexes: Indexes, ids: Sequence[str], rows: Sequence[bytes], read: ReadRows | None = None) -> None:
-        """Adds requests."""
-        if not len(self.indexes):
-            self.indexes, self.ids, self.rows, self.read = indexes, ids, rows, read
-            return
-        self.indexes, self.read = np.concatenate([self.indexes, indexes]), None
-        self.ids, self.rows = [*self.ids, *ids], [*self.rows, *rows]
 
     def split(self, chosen: Sequence[bool]) -> tuple[Bucket, Bucket]:
         """The chosen requests, and the others."""
@@ -46,8 +43,20 @@ class Bucket:
 
     def take(self, places: NDArray[np.intp]) -> Bucket:
         """The requests at `places`."""
+        counts = self.counts[places] if self.counts is not None else None
         read = self.read.take(places) if self.read is not None else None
-        return Bucket(self.indexes[places], ids_at(places, self.ids), strings_at(places, self.rows), read)
+        ids, data = ids_at(places, self.ids), strings_at(places, self.data)
+        return Bucket(self.codec, self.model_id, self.outputs, self.indexes[places], ids, data, counts, read)
+
+    def gather(self, features: FeatureSchema, limits: Limits) -> tuple[Inputs, NDArray[np.bool_]]:
+        """The rows of the requests that the fast path can read; and bool (requests,), which requests these are."""
+        if self.counts is None:
+            return features.gather(self.codec, self.data, limits, self.read)
+        rows = split_rows(library(), ENCODINGS[self.codec], Spans.of(self.data), int(self.counts.sum()))
+        inputs, row_fits = features.gather(self.codec, rows, limits)
+        fits = np.logical_and.reduceat(row_fits, np.cumsum(self.counts) - self.counts)
+        of_readable = np.repeat(fits, self.counts)[row_fits]
+        return inputs if of_readable.all() else inputs[of_readable], fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +75,19 @@ class Leg:
 
     def add_to(self, group: Group, bucket: Bucket, inputs: Inputs) -> None:
         """Adds its requests and their rows to its group; `inputs` are the rows of the whole bucket."""
-        if len(self) == len(inputs):
-            group.add_singles(bucket.indexes, bucket.ids, inputs)
-        elif len(self):
-            places = self.places
-            group.add_singles(bucket.indexes[places], ids_at(places, bucket.ids), inputs[places])
+        if len(self) == len(bucket.ids):
+            mine = bucket
+        else:
+            places, mine = self.places, bucket.take(self.places)
+            if bucket.counts is not None:
+                chosen = np.zeros(len(bucket.ids), np.bool_)
+                chosen[places] = True
+                places = np.flatnonzero(np.repeat(chosen, bucket.counts))
+            inputs = inputs[places]
+        if mine.counts is None:
+            group.add_singles(mine.indexes, mine.ids, inputs)
+        else:
+            group.add_several(mine.indexes, mine.ids, mine.counts.tolist(), inputs)
 
 
 def ids_at(places: NDArray[np.intp], ids: Sequence[str]) -> Sequence[str]:

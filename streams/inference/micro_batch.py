@@ -77,9 +77,11 @@ class Group:
         """Adds a request and its rows."""
         self._extend([index], [request_id], [len(inputs)], [single], inputs)
 
-    def add_several(self, indexes: Sequence[int], counts: list[int], inputs: Inputs) -> None:
-        """Adds requests of several rows each, without ids."""
-        self._extend(indexes, [""] * len(indexes), counts, [False] * len(indexes), inputs)
+    def add_several(self, indexes: Indexes, ids: Sequence[str], counts: list[int], inputs: Inputs) -> None:
+        """Adds requests that list rows."""
+        first = not self.indexes
+        self._extend(indexes.tolist(), ids, counts, [False] * len(indexes), inputs)
+        self._places = indexes if first else None
 
     def add_singles(self, indexes: Indexes, ids: Sequence[str], inputs: Inputs) -> None:
         """Adds requests of one row each, not in a list."""
@@ -195,6 +197,13 @@ class Group:
                     group.model, group.places, group.ids, group.counts, group.singles, group.outputs, group.inputs,
                     group.arrays,
                 )  # fmt: skip
+
+    def by_request(self, column: list[Any]) -> list[Any]:
+        """The value of each request, of a column with a value for each row: a list if it lists rows."""
+        if self.rows == len(self.indexes) and all(self.singles):
+            return column
+        spans = zip(self.spans(), self.singles, strict=True)
+        return [column[rows.start] if single else column[rows] for rows, single in spans]
 
     def spans(self) -> Iterator[slice]:
         """The row range of each request."""
@@ -426,8 +435,9 @@ class MicroBatch:
         """Sets the results of a group. `columns`: by output, the values of all rows; `unfit`: bool (rows,), the rows
         with an output that is not finite; None if there are none."""
         template = ResultTemplate(group.model.manifest, group.outputs, group.codec)
-        if unfit is None and len(group.outputs) == 1 and group.rows == len(group.indexes) and all(group.singles):
-            results = template.render_column(group.ids, columns[group.outputs[0]])
+        if unfit is None and self.row_errors.keys().isdisjoint(group.indexes):
+            values = [group.by_request(columns[output]) for output in group.outputs]
+            results = template.render_columns(group.ids, values)
             if isinstance(results, Spans) and results.bytes_max <= self._limits.result_bytes_max:
                 self._rendered.append((group.places, results))
                 return

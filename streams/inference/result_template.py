@@ -37,10 +37,12 @@ class ResultTemplate:
         parts.append(self._tail)
         return b"".join(parts)
 
-    def render_column(self, ids: Sequence[str], values: Sequence[Any]) -> Sequence[bytes]:
-        """The results of requests with one output: as `render`, for a whole micro-batch."""
-        encode, head, key, tail = self._codec.encode, self._head, self._keys[0], self._tail
-        encoded = self._codec.encode_each(values)
+    def render_columns(self, ids: Sequence[str], columns: Sequence[Sequence[Any]]) -> Sequence[bytes]:
+        """The results of requests: as `render`, for a whole micro-batch. `columns`: by output, the value of each."""
+        encode, head, (key, *others), tail = self._codec.encode, self._head, self._keys, self._tail
+        encoded, *rest = map(self._codec.encode_each, columns)
+        for other, values in zip(others, rest, strict=True):
+            encoded = [first + other + value for first, value in zip(encoded, values, strict=True)]
         encoding = ENCODINGS.get(self._codec)
         if isinstance(ids, AsciiTexts) and encoding is not None and kernels_in_use():
             return join_results(library(), encoding, (head, key, tail), ids.spans, Spans.of(encoded))

@@ -21,7 +21,7 @@ from inferd.schemas.codec import (
     parse_reference,
     request_identity,
 )
-from inferd.schemas.codecs import Codec
+from inferd.schemas.codecs import Codec, Decoders
 from inferd.schemas.errors import (
     InferenceError,
     InvalidHeaderError,
@@ -41,6 +41,7 @@ from inferd.schemas.requests import (
     ENVELOPE_DECODERS,
     ModelReference,
     Output,
+    OutputNames,
     PredictionRequest,
     in_result_order,
     repeats_key,
@@ -49,7 +50,7 @@ from inferd.streams.inference.buckets import Bucket, Leg, routing_keys, strings_
 from inferd.streams.inference.cache import PredictionCache
 from inferd.streams.inference.catalog import ModelCatalog, ServedModel
 from inferd.streams.inference.features import ENCODINGS, ID_BYTES, FeatureSchema, valid_ids
-from inferd.streams.inference.kernels import EnvelopeKernel, UnavailableError, library
+from inferd.streams.inference.kernels import EnvelopeKernel, PlainRequests, UnavailableError, library
 from inferd.streams.inference.micro_batch import MicroBatch, internal_error
 from inferd.streams.inference.needed_versions import NeededVersions
 from inferd.streams.inference.outcome import Outcome
@@ -79,10 +80,9 @@ OnStep = Callable[[Literal["validate", "preprocess", "lookup"]], None]
 """Called at the end of a step, with its name."""
 
 
-_Asked = tuple[Codec, str, tuple[str, ...]]
-"""Codec, model reference and outputs of a request."""
+_OUTPUT_NAMES = Decoders(OutputNames)
 _Read = tuple[list[int], list[str], list[bytes]]
-"""Indexes, ids and encoded rows of requests."""
+"""Indexes, ids and `input_data` of requests."""
 
 
 class Scorer:
@@ -129,8 +129,8 @@ class Scorer:
         batch = MicroBatch(work, self.limits)
         others, buckets = self._sort(batch, now_ms)
         on_step("validate")
-        for (codec, model_id, outputs), bucket in buckets.items():
-            others += self._gather_bucket(batch, codec, model_id, outputs, bucket)
+        for bucket in buckets:
+            others += self._gather_bucket(batch, bucket)
         for index in sorted(others):  # user code is called in the order of the records
             self._prepare_one(batch, index)
         on_step("preprocess")
@@ -166,19 +166,16 @@ class Scorer:
             batch.fail(index, error, None, None)
         return batch.finish()
 
-    def _sort(self, batch: MicroBatch, now_ms: int) -> tuple[list[int], dict[_Asked, Bucket]]:
-        """Splits the records into those for the typed decoder, and buckets by codec, model and outputs for the fast
-        path."""
+    def _sort(self, batch: MicroBatch, now_ms: int) -> tuple[list[int], list[Bucket]]:
+        """Splits the records into those for the typed decoder, and buckets for the fast path."""
         others: list[int] = []
-        buckets: dict[_Asked, Bucket] = {}
+        buckets: list[Bucket] = []
         for codec, indexes in self._headers.by_codec(batch, now_ms, others).items():
             left = self._read_plain(batch, codec, indexes, buckets)
             self._read_envelopes(batch, codec, left, buckets, others)
         return others, buckets
 
-    def _read_plain(
-        self, batch: MicroBatch, codec: Codec, indexes: list[int], buckets: dict[_Asked, Bucket]
-    ) -> list[int]:
+    def _read_plain(self, batch: MicroBatch, codec: Codec, indexes: list[int], buckets: list[Bucket]) -> list[int]:
         """Reads requests in the plain layout with the kernel; returns the indexes of the others."""
         encoding = ENCODINGS.get(codec)
         if self._kernel is None or encoding is None or len(indexes) < self.kernel_min:
@@ -188,9 +185,13 @@ class Scorer:
         given = np.array(indexes, np.intp)
         found, left = self._kernel.read(encoding, strings_at(given, record_values(batch.records)), rows)
         for plain in found:
-            bucket = buckets.setdefault((codec, plain.model_id, ()), Bucket())
+            outputs = _outputs_of(plain, codec)
+            if outputs is None:
+                left += plain.indexes.tolist()
+                continue
             places = given[plain.indexes]
-            bucket.add(places, _ids_of(batch, places, plain.ids), plain.rows, plain.read)
+            ids = _ids_of(batch, places, plain.ids)
+            buckets.append(Bucket(codec, plain.model_id, outputs, places, ids, plain.data, plain.counts, plain.read))
         return [indexes[place] for place in left]
 
     def _read_envelopes(
@@ -198,11 +199,11 @@ class Scorer:
         batch: MicroBatch,
         codec: Codec,
         indexes: list[int],
-        buckets: dict[_Asked, Bucket],
+        buckets: list[Bucket],
         others: list[int],
     ) -> None:
         bytes_max, decode = self.limits.message_bytes_max, ENVELOPE_DECODERS[codec]
-        found: dict[_Asked, _Read] = {}
+        found: dict[tuple[str, tuple[str, ...]], _Read] = {}
         for index in indexes:
             value = batch.records[index].value
             try:
@@ -214,51 +215,49 @@ class Scorer:
                 others.append(index)
                 continue
             outputs = () if envelope.outputs is msgspec.UNSET else tuple(envelope.outputs)
-            read = found.setdefault((codec, envelope.model_id, outputs), ([], [], []))
+            read = found.setdefault((envelope.model_id, outputs), ([], [], []))
             request_id = envelope.id if envelope.id is not msgspec.UNSET else batch.id_of(index, None)
             read[0].append(index)
             read[1].append(request_id)
             read[2].append(bytes(envelope.input_data))
-        for asked, (places, ids, values) in found.items():
-            buckets.setdefault(asked, Bucket()).add(np.array(places, np.intp), ids, values)
+        buckets += [
+            Bucket(codec, *asked, np.array(places, np.intp), ids, data) for asked, (places, ids, data) in found.items()
+        ]
 
-    def _gather_bucket(
-        self, batch: MicroBatch, codec: Codec, model_id: str, outputs: tuple[str, ...], bucket: Bucket
-    ) -> Sequence[int]:
+    def _gather_bucket(self, batch: MicroBatch, bucket: Bucket) -> Sequence[int]:
         """Adds the requests in the common layout to their groups; returns the indexes of the others."""
         # The kernel has checked ids that are spans.
         if not isinstance(bucket.ids, AsciiTexts) and not valid_ids(bucket.ids, self.limits.id_chars_max):
             bucket, others = bucket.split([valid_ids([each], self.limits.id_chars_max) for each in bucket.ids])
-            return [*others.indexes.tolist(), *self._gather_bucket(batch, codec, model_id, outputs, bucket)]
+            return [*others.indexes.tolist(), *self._gather_bucket(batch, bucket)]
         left: list[int] = []
-        for legs, part in self._by_schema(batch, model_id, outputs, bucket):
+        for legs, part in self._by_schema(batch, bucket):
             if not legs:
                 left += part.indexes.tolist()
                 continue
             features = legs[0].model.features
-            inputs, fits = features.gather(codec, part.rows, self.limits, part.read)
+            inputs, fits = part.gather(features, self.limits)
             if 2 * len(part.ids) > len(batch.records):
-                self._last_features[codec] = features
+                self._last_features[bucket.codec] = features
             left += part.indexes[~fits].tolist()
             read = part if fits.all() else part.take(np.flatnonzero(fits))
             readable = legs if read is part else [leg.among(fits) for leg in legs]
             for leg in filter(len, readable):  # a group without rows cannot be scored
-                group = batch.group(leg.model, in_result_order(outputs) or DEFAULT_OUTPUTS, codec)
+                group = batch.group(leg.model, in_result_order(bucket.outputs) or DEFAULT_OUTPUTS, bucket.codec)
                 leg.add_to(group, read, inputs)
         return left
 
-    def _by_schema(
-        self, batch: MicroBatch, model_id: str, outputs: tuple[str, ...], bucket: Bucket
-    ) -> Sequence[tuple[Sequence[Leg], Bucket]]:
+    def _by_schema(self, batch: MicroBatch, bucket: Bucket) -> Sequence[tuple[Sequence[Leg], Bucket]]:
         """The versions that score the requests of a bucket; rows of versions with the same features are read together.
 
         No versions for requests that need the typed path, which also raises any error.
         """
-        legs = self._legs(batch, model_id, bucket)
+        legs = self._legs(batch, bucket)
         parts: dict[bytes, list[Leg]] = {}
         for leg in legs:
-            if self._is_usual(leg.model, outputs):
-                parts.setdefault(leg.model.features.identity, []).append(leg)
+            if self._is_usual(leg.model, bucket.outputs):
+                kept = self._readable(batch, bucket, leg)
+                parts.setdefault(leg.model.features.identity, []).append(kept)
         unread, found = np.ones(len(bucket.ids), np.bool_), list[tuple[Sequence[Leg], Bucket]]()
         for alike in parts.values():
             if sum(map(len, alike)) == len(bucket.ids):
@@ -270,12 +269,23 @@ class Scorer:
             found.append(([leg.among(read) for leg in alike], bucket.take(np.flatnonzero(read))))
         return [*found, ((), bucket.take(np.flatnonzero(unread)))] if unread.any() else found
 
-    def _legs(self, batch: MicroBatch, model_id: str, bucket: Bucket) -> list[Leg]:
+    def _readable(self, batch: MicroBatch, bucket: Bucket, leg: Leg) -> Leg:
+        """The requests of a leg with as many rows as it may have, and no errors of single rows in its result."""
+        if bucket.counts is None:
+            return leg
+        values = _result_values(leg.model, bucket.outputs or DEFAULT_OUTPUTS, 1)
+        rows_max = min(self.limits.rows_max, self.limits.values_max // max(1, leg.model.features.n_features))
+        kept = bucket.counts[leg.places] <= min(rows_max, self.limits.result_bytes_max // max(1, values))
+        apart = [index for index, headers in batch.headers.items() if headers.row_errors]
+        kept &= ~np.isin(bucket.indexes[leg.places], apart)
+        return leg if kept.all() else Leg(leg.model, leg.places[kept])
+
+    def _legs(self, batch: MicroBatch, bucket: Bucket) -> list[Leg]:
         """The versions that score requests of a bucket, without those that cannot score now."""
         if self._ask is not None or not bucket.ids:
             return []
         try:
-            reference = parse_reference(model_id)
+            reference = parse_reference(bucket.model_id)
         except InferenceError:
             return []
         alias, name = self._catalog.alias_behind(reference), reference.alias or CHAMPION
@@ -407,6 +417,16 @@ class Scorer:
 def _ids_of(batch: MicroBatch, indexes: Indexes, given: AsciiTexts | list[str | None]) -> Sequence[str]:
     """The ids of the records at `indexes`, with default ids where none is given."""
     return given if isinstance(given, AsciiTexts) else list(map(batch.id_of, indexes.tolist(), given))
+
+
+def _outputs_of(plain: PlainRequests, codec: Codec) -> tuple[str, ...] | None:
+    """The outputs that requests ask for, () by default; None if the typed path has to say what is wrong with them."""
+    if plain.outputs is None:
+        return ()
+    try:
+        return tuple(_OUTPUT_NAMES[codec](plain.outputs)) or None
+    except DECODE_ERRORS:
+        return None
 
 
 def _envelope_kernel(limits: Limits) -> EnvelopeKernel | None:

@@ -204,7 +204,7 @@ class RouteScorer:
         if counts is None:
             group.add_singles(np.array(found, np.intp), [""] * len(found), inputs)
         else:
-            group.add_several(found, counts, inputs)
+            group.add_several(np.array(found, np.intp), [""] * len(found), counts, inputs)
 
     def _documented(self, batch: RouteBatch, plan: RoutePlan, indexes: list[int]) -> list[int]:
         """Reads the documents of records; which of these could be read."""

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import random
 import time
+from contextlib import suppress
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -17,8 +19,10 @@ from inferd.schemas.codec import decode_envelope
 from inferd.schemas.codecs import DECODE_ERRORS, JSON, MSGPACK, Codec
 from inferd.schemas.errors import InferenceError
 from inferd.schemas.limits import DEFAULT_LIMITS
+from inferd.schemas.requests import OutputNames
+from inferd.schemas.requests.row_decoders import layout_of
 from inferd.streams.inference.features import ENCODINGS, ID_BYTES, valid_ids
-from inferd.streams.inference.kernels import EnvelopeKernel, PlainRequests, RowKernel, RowSchema, library
+from inferd.streams.inference.kernels import EnvelopeKernel, PlainRequests, RowKernel, RowSchema, library, split_rows
 from inferd.streams.inference.kernels.envelopes import ENVELOPE
 from tests.fuzz.mutators import SHAPES, mutate
 from tests.fuzz.row_kernel import WRITERS
@@ -33,11 +37,13 @@ MODELS = ("m", "model@champion", "model:3", "é", "")
 ROWS: tuple[Any, ...] = (
     [1.5, None, True, "AA"], {"a": 1.0, "b": "AA"}, {"b": "AA", "a": 2}, [0.5, "AA"], {"a": 3.5}, [], {}, [0.25] * 20,
     {f"f{n}": n / 7 for n in range(20)},
-    {"a": "x" * 300},
+    {"a": "x" * 300}, [[1.0], [2.0]], [{"a": 1}], [[]], [{}, {"b": "]"}], [["AA", 1]] * 20,
 )  # fmt: skip
 ODD_ROWS: tuple[Any, ...] = (
-    [[1.0], [2.0]], [{"a": 1}], {"a": [1]}, 3, None, "AA", {"a": "]"}, ["}", "{"], {'a"]': 1}, ["\\"], ["\x1f"],
+    [[1.0], {"a": 2}], [{"a": 1}, 3], [[[1]]], {"a": [1]}, 3, None, "AA", {"a": "]"}, ["}", "{"], {'a"]': 1}, ["\\"],
+    ["\x1f"], [[], "AA"], [None, [1]],
 )  # fmt: skip
+OUTPUTS: tuple[list[str], ...] = (["raw"], ["prediction", "raw"], [], ["a]"])
 PARTS = (b'"id":"r",', b"]", b"}", b'"', b"\\", b",", b" ", b'"model_id"', b"\x81\xa2id\xa1r", b"\xff", b"\x1f")
 
 
@@ -59,8 +65,15 @@ def request(rng: random.Random) -> tuple[dict[str, Any], bool]:
     body: dict[str, Any] = {"model_id": rng.choice(MODELS), "input_data": rng.choice(ROWS)}
     if rng.random() < 0.8:
         body["id"] = rng.choice(IDS)
+    if rng.random() < 0.3:
+        body["outputs"] = rng.choice(OUTPUTS)
     if not usual:
-        changes = {"id": ODD_IDS, "input_data": ODD_ROWS, "outputs": (["raw"], [], None), "model_id": ('"', 3, "\n")}
+        changes = {
+            "id": ODD_IDS,
+            "input_data": ODD_ROWS,
+            "outputs": ([["raw"]], {}, None, 3),
+            "model_id": ('"', 3, "\n"),
+        }
         for name in rng.sample(list(changes), rng.randrange(1, 3)):
             body[name] = rng.choice(changes[name])
     names = list(body)
@@ -93,15 +106,17 @@ def compare_once(rng: random.Random, guarded: Guarded) -> tuple[int, int]:
     for plain in found:
         check_rows(codec, plain)
     read = {
-        place: (plain.model_id, id_, row)
+        place: (plain, id_, data)
         for plain in found
-        for place, id_, row in zip(plain.indexes.tolist(), plain.ids, plain.rows, strict=True)
+        for place, id_, data in zip(plain.indexes.tolist(), plain.ids, plain.data, strict=True)
     }
     assert sorted([*read, *left]) == list(range(len(values)))
     for place, (data, must) in enumerate(made):
         assert place in read or not must, f"not read: {data!r}"
         if place in read:
             check(codec, data, *read[place])
+    for plain in found:
+        check_lists(codec, plain, guarded)
     return len(values), len(read)
 
 
@@ -109,28 +124,56 @@ def check_rows(codec: Codec, plain: PlainRequests) -> None:
     """Rows that were read with their envelopes are those that the row kernel reads."""
     if plain.read is not None:
         matrix, fits = plain.read.rows()
-        expected, which = row_kernel().read(ENCODINGS[codec], plain.rows)
-        assert fits.tolist() == which.tolist(), f"{list(plain.rows)}"
-        assert matrix.tobytes() == expected.tobytes(), f"{list(plain.rows)}"
+        expected, which = row_kernel().read(ENCODINGS[codec], plain.data)
+        assert fits.tolist() == which.tolist(), f"{list(plain.data)}"
+        assert matrix.tobytes() == expected.tobytes(), f"{list(plain.data)}"
 
 
-def check(codec: Codec, data: bytes, model_id: str, id_: str | None, row: bytes) -> None:
-    """What the kernel says of a request is what the typed decoder says, unless the row itself is invalid."""
+def check_lists(codec: Codec, plain: PlainRequests, guarded: Guarded) -> None:
+    """The rows of lists are those that the decoder finds in them; of requests without lists, there are none."""
+    if plain.counts is None:
+        with suppress(ValueError):
+            split_rows(library(), ENCODINGS[codec], plain.data, len(plain.data))
+            raise AssertionError(f"rows in {list(plain.data)}")
+        return
+    content = guarded(np.frombuffer(plain.data.content, np.uint8))
+    rows = guarded(np.zeros((int(plain.counts.sum()), 2), np.int64))
+    places = [guarded(each) for each in (plain.data.starts, plain.data.ends)]
+    found = library().split_rows(
+        list(ENCODINGS.values()).index(ENCODINGS[codec]), content.ctypes.data, *(each.ctypes.data for each in places),
+        len(plain.data), rows.ctypes.data, len(rows),
+    )  # fmt: skip
+    guarded.release()
+    assert found == len(rows)
+    given = iter(split_rows(library(), ENCODINGS[codec], plain.data, len(rows)))
+    for data, count in zip(plain.data, plain.counts.tolist(), strict=True):
+        listed = list(islice(given, count))
+        with suppress(*DECODE_ERRORS):
+            expected = map(bytes, codec.decoder(list[msgspec.Raw])(data))
+            assert listed == [row.strip() if codec is JSON else row for row in expected], f"{data!r}"
+
+
+def check(codec: Codec, data: bytes, plain: PlainRequests, id_: str | None, given: bytes) -> None:
+    """What the kernel says of a request is what the typed decoder says, unless rows or outputs are invalid."""
     assert len(data) <= BYTES_MAX
     assert id_ is None or (valid_ids([id_], ID_CHARS_MAX)), f"{data!r}: id {id_!r}"
     try:
         envelope = decode_envelope(data, codec, DEFAULT_LIMITS)
     except InferenceError:
-        assert is_invalid(codec, row), f"{data!r}: {row!r} is a valid row of an invalid request"
+        invalid = is_invalid(codec, given, Any) or (plain.outputs and is_invalid(codec, plain.outputs, OutputNames))
+        assert invalid, f"{data!r}: valid rows and outputs of an invalid request"
         return
     typed_id = None if envelope.id is msgspec.UNSET else envelope.id
-    assert (envelope.model_id, typed_id, bytes(envelope.input_data)) == (model_id, id_, row), f"{data!r}"
-    assert envelope.outputs is msgspec.UNSET, f"{data!r}"
+    assert (envelope.model_id, typed_id, bytes(envelope.input_data)) == (plain.model_id, id_, given), f"{data!r}"
+    outputs = msgspec.UNSET if plain.outputs is None else codec.decoder(OutputNames)(plain.outputs)
+    assert envelope.outputs == outputs, f"{data!r}"
+    layout = layout_of(given, codec)
+    assert layout.endswith("s") == (plain.counts is not None), f"{data!r}: {layout}"
 
 
-def is_invalid(codec: Codec, row: bytes) -> bool:
+def is_invalid(codec: Codec, part: bytes, type_: Any) -> bool:
     try:
-        codec.decoder(Any)(row)
+        codec.decoder(type_)(part)
     except DECODE_ERRORS:
         return True
     return False

@@ -11,7 +11,7 @@ from inferd.streams.inference.kernels.compiled import (
     library_in,
     use_kernels,
 )
-from inferd.streams.inference.kernels.envelopes import EnvelopeKernel, PlainRequests, ReadRows
+from inferd.streams.inference.kernels.envelopes import EnvelopeKernel, PlainRequests, ReadRows, split_rows
 from inferd.streams.inference.kernels.forest import Forest, Trees, UnsupportedError, pack
 from inferd.streams.inference.kernels.headers import SplitHeaders, split_headers
 from inferd.streams.inference.kernels.histograms import BinCounter
@@ -58,5 +58,6 @@ __all__ = [
     "library_in",
     "pack",
     "split_headers",
+    "split_rows",
     "use_kernels",
 ]

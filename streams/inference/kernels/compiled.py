@@ -76,6 +76,7 @@ _FUNCTIONS: dict[str, tuple[Any, Sequence[Any]]] = {
     "count_records": (_COUNT, (_POINTER, _COUNT, _COUNT, _COUNT)),
     "scan_batches": (_COUNT, (_POINTER, *[_COUNT] * 4, _NUMBER, _POINTER, _POINTER, _POINTER)),
     "read_envelopes": (_COUNT, (_NUMBER, *[_POINTER] * 3, _COUNT, _COUNT, _POINTER, _COUNT, *[_POINTER] * 4)),
+    "split_rows": (_COUNT, (_NUMBER, *[_POINTER] * 3, _COUNT, _POINTER, _COUNT)),
     "hash_keys": (None, (_POINTER, _COUNT, _POINTER, _POINTER, _COUNT, _POINTER, _NUMBER)),
     "split_headers": (None, [_POINTER] * 7),
     "join_results": (None, (_NUMBER, *[_POINTER] * 5)),

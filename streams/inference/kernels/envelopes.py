@@ -1,4 +1,4 @@
-"""Reads the envelopes of requests in the plain layout with the compiled kernel: id, model and bytes of the row."""
+"""Reads the envelopes of requests in the plain layout with the compiled kernel: id, model, outputs, encoded rows."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from inferd.streams.inference.kernels.compiled import Library
 from inferd.streams.inference.kernels.rows import ENCODINGS, Encoding, RowKernel
 from inferd.streams.inference.spans import AsciiTexts, Spans
 
-MODELS_MAX = 64
-"""Maximum number of different models in a call, as in envelopes.c; requests to others are not read."""
-ENVELOPE = np.dtype([(name, "i8") for name in ("model", "id_at", "id_length", "row_at", "row_length", "row")])
+KINDS_MAX = 64
+"""Maximum number of different kinds of requests in a call, as in envelopes.c; others are not read."""
+ENVELOPE = np.dtype([
+    (name, "i8") for name in ("kind", "id_at", "id_length", "data_at", "data_length", "rows", "row")
+])  # fmt: skip
 """The struct of envelopes.c."""
+_KIND_FIELDS = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,17 +47,22 @@ class ReadRows:
 
 @dataclass(frozen=True, slots=True)
 class PlainRequests:
-    """Requests of one row each to one model, without `outputs`. The columns are parallel."""
+    """Requests to one model with the same `outputs`, either of a row or of a list of rows each. The columns are
+    parallel."""
 
     model_id: str
+    outputs: bytes | None
+    """A flat list, encoded, whose items are not checked; None if it is absent."""
     indexes: NDArray[np.intp]
     """Indexes in the sequence passed to `read`."""
     ids: AsciiTexts | list[str | None]
     """Valid ids; None where the request has none."""
-    rows: Spans
-    """The encoded `input_data`: a list or map whose values are not checked."""
+    data: Spans
+    """The encoded `input_data`: a row, or a list of rows; a row is a list or map whose values are not checked."""
+    counts: NDArray[np.int64] | None
+    """How many rows each lists, at least one; None if each is a row itself."""
     read: ReadRows | None
-    """The rows that were read, if a kernel was given."""
+    """The rows that were read, if a kernel was given and each request is a row."""
 
 
 class EnvelopeKernel:
@@ -70,27 +78,29 @@ class EnvelopeKernel:
     def read(
         self, encoding: Encoding, values: Sequence[bytes], rows: RowKernel | None = None
     ) -> tuple[list[PlainRequests], list[int]]:
-        """The plain requests among `values`, grouped by model; and the indexes of the others. The kernel `rows` reads
-        their rows in the same pass, where it can: it is a guess, as the models are not known before."""
+        """The plain requests among `values`, by kind; and the indexes of the others. The kernel `rows` reads their rows
+        in the same pass, where it can: it is a guess, as the models are not known before."""
         spans = Spans.of(values)
         content = spans.content
         envelopes = np.empty(len(values), ENVELOPE)
         matrix = np.empty((len(values), 0 if rows is None else rows.features))
-        models = self.read_into(envelopes, encoding, content, spans.starts, spans.ends, rows, matrix)
+        kinds = self.read_into(envelopes, encoding, content, spans.starts, spans.ends, rows, matrix)
         found = []
-        for number, (at, length) in enumerate(models.tolist()):
-            chosen = np.flatnonzero(envelopes["model"] == number)
+        for number, kind in enumerate(kinds.tolist()):
+            chosen = np.flatnonzero(envelopes["kind"] == number)
             try:
-                model_id = content[at : at + length].decode()
+                model_id = content[kind[0] : kind[0] + kind[1]].decode()
             except UnicodeDecodeError:
-                envelopes["model"][chosen] = -1
+                envelopes["kind"][chosen] = -1
                 continue
-            if len(chosen):
-                read = (
-                    ReadRows(rows, matrix, np.ascontiguousarray(envelopes["row"][chosen])) if rows is not None else None
-                )
-                found.append(_requests(model_id, chosen, envelopes[chosen], content, read))
-        return found, np.flatnonzero(envelopes["model"] < 0).tolist()
+            outputs = None if kind[2] < 0 else content[kind[2] : kind[2] + kind[3]]
+            taken, read = envelopes[chosen], None
+            counts = np.ascontiguousarray(taken["rows"]) if kind[4] else None
+            if rows is not None and counts is None:
+                read = ReadRows(rows, matrix, np.ascontiguousarray(taken["row"]))
+            ids, data = _ids(taken, content), _spans(content, taken, "data")
+            found.append(PlainRequests(model_id, outputs, chosen, ids, data, counts, read))
+        return found, np.flatnonzero(envelopes["kind"] < 0).tolist()
 
     def read_into(
         self,
@@ -105,33 +115,39 @@ class EnvelopeKernel:
         """Like `read`, for requests within bytes or the memory at an address, given where each starts and ends.
 
         Fills `envelopes`, `ENVELOPE` (requests,), and the first rows of `matrix`, float64 (requests, features), which
-        must be given with `rows`. Returns int64 (models, 2): where the content names each model, and the length of the
-        name. `MemoryError` if there is no memory for the names of a row.
+        must be given with `rows`. Returns int64 (kinds, 5): where the content has the model and its length, the same of
+        the outputs, or -1 and 0, and whether `input_data` is a list of rows. `MemoryError` if there is no memory for
+        the names of a row.
         """
-        models = np.empty((MODELS_MAX, 2), np.int64)
+        kinds = np.empty((KINDS_MAX, _KIND_FIELDS), np.int64)
         count: int = self._read(
             ENCODINGS.index(encoding), content, starts.ctypes.data, ends.ctypes.data, len(ends), self._bytes_max,
             self._id_bytes.ctypes.data, self._id_chars_max, None if rows is None else rows.schema_at,
-            None if matrix is None else matrix.ctypes.data, models.ctypes.data, envelopes.ctypes.data,
+            None if matrix is None else matrix.ctypes.data, kinds.ctypes.data, envelopes.ctypes.data,
         )  # fmt: skip
         if count < 0:
             raise MemoryError("names of the features of a row")
-        return models[:count]
+        return kinds[:count]
 
 
-def _requests(
-    model_id: str,
-    indexes: NDArray[np.intp],
-    envelopes: NDArray[np.void],
-    content: bytes,
-    read: ReadRows | None,
-) -> PlainRequests:
-    id_at, row_at = np.ascontiguousarray(envelopes["id_at"]), np.ascontiguousarray(envelopes["row_at"])
-    ids, has_id = AsciiTexts(Spans(content, id_at, id_at + envelopes["id_length"])), id_at >= 0
-    return PlainRequests(
-        model_id=model_id,
-        indexes=indexes,
-        ids=ids if has_id.all() else [ids[k] if given else None for k, given in enumerate(has_id.tolist())],
-        rows=Spans(content, row_at, row_at + envelopes["row_length"]),
-        read=read,
-    )
+def split_rows(library: Library, encoding: Encoding, lists: Spans, count: int) -> Spans:
+    """The rows of all lists, `PlainRequests.data`, which have `count` rows together.
+
+    `ValueError` if they are no lists of rows, or have others.
+    """
+    rows = np.empty((count, 2), np.int64)
+    places = (lists.content, lists.starts.ctypes.data, lists.ends.ctypes.data, len(lists))
+    if library.split_rows(ENCODINGS.index(encoding), *places, rows.ctypes.data, count) != count:
+        raise ValueError(f"the lists do not have {count} rows")
+    starts = np.ascontiguousarray(rows[:, 0])
+    return Spans(lists.content, starts, starts + rows[:, 1])
+
+
+def _ids(envelopes: NDArray[np.void], content: bytes) -> AsciiTexts | list[str | None]:
+    ids, has_id = AsciiTexts(_spans(content, envelopes, "id")), envelopes["id_at"] >= 0
+    return ids if has_id.all() else [ids[k] if given else None for k, given in enumerate(has_id.tolist())]
+
+
+def _spans(content: bytes, envelopes: NDArray[np.void], name: str) -> Spans:
+    starts = np.ascontiguousarray(envelopes[f"{name}_at"])
+    return Spans(content, starts, starts + envelopes[f"{name}_length"])

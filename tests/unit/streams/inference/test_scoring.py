@@ -108,7 +108,7 @@ def test_scored_rows_have_the_inputs_and_values_of_each_record_of_each_version(s
         seen: dict[int, tuple[int, Any]] = {}
         for scored in outcome.scored:
             stops = np.cumsum(scored.counts)
-            assert scored.ids == ["r"] * len(scored.counts)
+            assert list(scored.ids) == ["r"] * len(scored.counts)
             for index, part in zip(scored.indexes, np.split(np.arange(len(scored.inputs)), stops[:-1]), strict=True):
                 assert np.asarray(scored.inputs[part]).tolist() == rows[index]
                 seen[index] = scored.model.manifest.version, scored.arrays["prediction"][part].tolist()
@@ -284,7 +284,7 @@ def test_templates_produce_the_bytes_of_the_codec(codec: Any, outputs: Any) -> N
     template = ResultTemplate(manifest, outputs, codec)
     assert template.render("r:1", values.values()) == expected
     if len(outputs) == 1:
-        assert template.render_column(["r:1"] * 2, [1.5, 1.5]) == [expected] * 2
+        assert template.render_columns(["r:1"] * 2, [[1.5, 1.5]]) == [expected] * 2
 
 
 def test_counts_are_by_model() -> None:
