@@ -255,8 +255,7 @@ class Scorer:
         legs = self._legs(batch, bucket)
         parts: dict[bytes, list[Leg]] = {}
         for leg in legs:
-            if self._is_usual(leg.model, bucket.outputs):
-                kept = self._readable(batch, bucket, leg)
+            if self._is_usual(leg.model, bucket.outputs) and len(kept := self._readable(batch, bucket, leg)):
                 parts.setdefault(leg.model.features.identity, []).append(kept)
         unread, found = np.ones(len(bucket.ids), np.bool_), list[tuple[Sequence[Leg], Bucket]]()
         for alike in parts.values():

@@ -167,6 +167,7 @@ def test_scores_are_the_same_bytes_with_and_without_the_kernel(encoding: Encodin
         {"id": "r18", "model_id": "sum", "input_data": [1.0, 2.0], "outputs": ["none"]},
         {"id": "r19", "model_id": "sum", "input_data": [1.0, 2.0], "outputs": ["raw", "raw"]},
         {"id": "r20", "model_id": "sum", "input_data": [[1.0, 2.0]], "outputs": [3]},
+        {"id": "r21", "model_id": "sum:2", "input_data": [[1.0, 2.0]] * 5},
     ]
     values = [pack(encoding, **body) for body in bodies]
     records = [Fetched(value, offset, headers=headers) for offset, value in enumerate([*values, None, b"", b"\x00"])]
