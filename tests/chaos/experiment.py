@@ -65,7 +65,7 @@ def _outcome(system: System, injections: list[Injection], duration_s: float, bro
         bug=experiment.bug,
         duration_s=duration_s,
         injections=injections,
-        balance=system.ledger.balance(),
+        balance=system.ledger.balance(system.jobs.account),
         totals=_totals(system, injections),
         exits=dict(system.fleet.exits),
         unexpected=system.fleet.unexpected,

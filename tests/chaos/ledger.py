@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from tests.chaos.jobs import JobRows
 from tests.chaos.kinds import Kind, decoded
 
 State = Literal["sent", "acknowledged", "aborted", "uncertain"]
@@ -71,13 +72,17 @@ class Balance:
     """Neither acknowledged nor found in the topic."""
     sent_twice: int
     """Duplicates of an input record, which the load's producer wrote."""
+    job_rows_lost: int = 0
+    job_rows_repeated: int = 0
+    job_rows_wrong: int = 0
     samples: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def violations(self, guarantee: str) -> list[str]:
         """Violations of the guarantee, in words."""
         never = ["lost", "different", "out_of_order", "wrong", "uninvited", "letters_lost"]
+        never += ["job_rows_lost", "job_rows_wrong"]
         if guarantee == "exactly_once":
-            never += ["repeated", "letters_repeated"]
+            never += ["repeated", "letters_repeated", "job_rows_repeated"]
         found = [(name, getattr(self, name)) for name in never]
         return [f"{count} {name}: {', '.join(self.samples.get(name, ()))}" for name, count in found if count]
 
@@ -196,8 +201,11 @@ class Ledger:
     def _in_gap(self, made: Input) -> bool:
         return any(made.offset in offsets for offsets in self._gaps[made.place])
 
-    def balance(self) -> Balance:
-        """Computes the totals; call it when no more records arrive."""
+    def balance(self, jobs: JobRows | None = None) -> Balance:
+        """Computes the totals, of requests and of jobs; call it when no more records arrive."""
+        of_jobs = {} if jobs is None else {what: getattr(jobs, what) for what in ("lost", "repeated", "wrong")}
+        for what, rows in of_jobs.items():
+            self._samples[f"job_rows_{what}"] = rows[:SAMPLES_MAX]
         inputs = list(self.inputs.items())
         for key, made in inputs:
             for what, is_so in (
@@ -219,6 +227,7 @@ class Ledger:
             uncertain=sum(made.state == "uncertain" and not made.held for _, made in inputs),
             sent_twice=sum(made.copies - 1 for _, made in inputs),
             **{name: self._counts[name] for name in ("lost", "different", "wrong", "uninvited", "letters_lost")},
+            **{f"job_rows_{what}": len(rows) for what, rows in of_jobs.items()},
             samples=dict(self._samples),
         )
 

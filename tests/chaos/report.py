@@ -13,7 +13,8 @@ from tests.chaos.outcome import Outcome, per_fault
 
 BALANCE = (
     "acknowledged", "answered", "lost", "repeated", "different", "out_of_order", "wrong", "uninvited", "letters_lost",
-    "letters_repeated", "in_named_gaps", "uncertain", "sent_twice",
+    "letters_repeated", "in_named_gaps", "uncertain", "sent_twice", "job_rows_lost", "job_rows_repeated",
+    "job_rows_wrong",
 )  # fmt: skip
 
 

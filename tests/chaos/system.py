@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 from inferd.schemas.models.model import CacheSpec
 from tests.chaos.broker import ClusterKafka, Kafka, ProxiedKafka
 from tests.chaos.fleet import Fleet, FleetSettings, status
+from tests.chaos.jobs import Jobs
 from tests.chaos.kinds import ROLLED, Kind, trained, usual_kinds
 from tests.chaos.ledger import PARTITIONS, Ledger, Place
 from tests.chaos.load import Load
@@ -69,6 +70,7 @@ class System:
                 cluster.caches["demo"] = CACHE
         self.models: list[TrainedModel] = [trained(seed) for seed in MODEL_SEEDS]
         self.kinds: list[Kind] = usual_kinds(self.models)
+        self.jobs = Jobs(self.clusters, self.models[0])
         self.routed = RoutedCluster(self.clusters[0], self.models) if experiment.routed else None
         self.oldest_version = self.versions = 1
         """Of the model `demo`: the first that is left, and the last that was given."""
@@ -120,6 +122,7 @@ class System:
             cluster.create_topics(PARTITIONS)
             for name in ("demo", "side", ROLLED):
                 cluster.deploy(self.models[0], name)
+        self.jobs.deploy()
         tiny = NewTopic(self.reply_small, 1, -1, config={"max.message.bytes": "100"})
         admin = self.admin
         for created in admin.create_topics([tiny, NewTopic(self.reply_gone, 1, -1)]).values():
@@ -141,7 +144,8 @@ class System:
         self.reader.check()
 
     def settle(self, within_s: float = SETTLED_WITHIN_S) -> None:
-        """Stops the load and waits until everything is answered, or no more answers arrive."""
+        """Stops the load and waits until everything is answered, or no more answers arrive; reads the results of
+        jobs."""
         self.load.stop()
         deadline = time.monotonic() + within_s * PATIENCE
         while self.ledger.missing() and time.monotonic() < deadline:
@@ -152,6 +156,7 @@ class System:
         peaks = [status(worker).get("memory", {}).get("peak_bytes", 0) for worker in self.fleet.slots]
         self.count("peak resident MB of a worker", max(peaks) // 1_000_000)
         self.fleet.stop_all()
+        self.jobs.read()
 
     def close(self) -> None:
         """Ends all processes that still run."""

@@ -8,6 +8,9 @@ from typing import Any
 import msgpack
 import pytest
 
+from inferd.schemas.codecs import MSGPACK
+from inferd.schemas.jobs import ChunkResult, encode_chunk_result
+from tests.chaos.jobs import Job, JobRows
 from tests.chaos.kinds import Kind, Request, Rows
 from tests.chaos.ledger import Balance, Input, Ledger, Place
 
@@ -172,3 +175,37 @@ def test_poison_needs_its_dead_letter() -> None:
         ledger.letter(PLACE, b"r0", b"bad")
     ledger.letter(PLACE, b"r1", b"changed")
     assert counts(ledger.balance()) == {"letters_lost": 1, "letters_repeated": 1, "wrong": 1}
+
+
+JOB = Job("default", "j")
+
+
+def chunk(number: int, *predictions: float, digest: str = "d1") -> bytes:
+    result = ChunkResult("j", number, 2 * number, 0, 1, digest, {"prediction": [*predictions]}, [])
+    return encode_chunk_result(result, MSGPACK)
+
+
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        ([chunk(0, 0.1, 0.2), chunk(1, 0.1, 0.2)], {}),
+        ([chunk(1, 0.1, 0.2)], {"job_rows_lost": 2}),
+        ([chunk(0, 0.1, 0.2), chunk(1, 0.1, 0.2), chunk(1, 0.1, 0.2)], {"job_rows_repeated": 2}),
+        (
+            [chunk(0, 0.1, 0.2), chunk(1, 0.1, 0.2), chunk(1, 0.1, 0.2, digest="d2")],
+            {"job_rows_repeated": 2, "job_rows_wrong": 1},
+        ),
+        ([chunk(0, 0.1, 0.3), chunk(1, 0.1, 0.2)], {"job_rows_wrong": 1}),
+        ([chunk(0, 0.1, 0.2), chunk(1, 0.1, 0.2), chunk(2, 0.1, 0.2)], {"job_rows_wrong": 2}),
+    ],
+)
+def test_rows_of_jobs_are_accounted_for(results: Sequence[bytes], expected: Mapping[str, int]) -> None:
+    account = JobRows([0.1, 0.2])
+    account.sent[JOB] = 4
+    for value in results:
+        account.result(JOB, value)
+    balance = Ledger().balance(account)
+    names = ("job_rows_lost", "job_rows_repeated", "job_rows_wrong")
+    assert {name: count for name in names if (count := getattr(balance, name))} == expected
+    assert len(balance.violations("exactly_once")) == len(expected)
+    assert len(balance.violations("at_least_once")) == len(expected.keys() - {"job_rows_repeated"})

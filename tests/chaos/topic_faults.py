@@ -17,14 +17,16 @@ from tests.chaos.system import TENANTS, System
 
 GROWN_MAX = 2 * PARTITIONS
 NOTICED_S = (0.5, 4.0)
+JOBS_END_WITHIN_S, JOBS_OF_A_BUG_END_WITHIN_S = 60.0, 15.0
 
 
-@fault("partitions added")
+@fault("partitions added", recovers_within_s=90.0, bears_kills=True)
 def grow(system: System, rng: random.Random) -> None:
     """Doubles the partitions of all topics, up to `GROWN_MAX`; half of the time some of them by hand first.
 
-    Jobs are open meanwhile. Later it only repeats the command.
+    Jobs are open meanwhile, and have ended afterwards. Later it only repeats the command.
     """
+    jobs = system.jobs.open()
     admin = system.admin  # its requests end with it
     name = system.clusters[0].topics.name("requests")
     present = len(admin.list_topics(name, 20).topics[name].partitions)
@@ -44,3 +46,6 @@ def grow(system: System, rng: random.Random) -> None:
         system.run_on(rng.uniform(*NOTICED_S))
     system.mark()
     asyncio.run(grow_topics(settings, wanted))
+    system.run_on(rng.uniform(0, NOTICED_S[1]))
+    system.jobs.end(jobs, JOBS_END_WITHIN_S if system.experiment.bug is None else JOBS_OF_A_BUG_END_WITHIN_S)
+    system.count("jobs open while partitions were added", len(jobs))
