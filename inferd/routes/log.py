@@ -67,12 +67,15 @@ class RouteLog:
         """The routes by name, from the whole log as it is now; records that are no routes are left out."""
         partitions = await self._cluster.partitions("routes")
         routes: dict[str, Route] = {}
-        async with asyncio.timeout(timeout_s), self._cluster.consumer("routes", partitions) as consumer:
-            await consumer.seek_to_beginning()
-            while await is_behind(consumer):
-                for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
-                    for record in records:
-                        self._apply(routes, record.key, record.value, record.headers)
+        try:
+            async with asyncio.timeout(timeout_s), self._cluster.consumer("routes", partitions) as consumer:
+                await consumer.seek_to_beginning()
+                while await is_behind(consumer):
+                    for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
+                        for record in records:
+                            self._apply(routes, record.key, record.value, record.headers)
+        except FAULTS as error:
+            raise self._cluster.typed(error, "reading the routes") from error
         return dict(sorted(routes.items()))
 
     def _apply(
