@@ -54,7 +54,8 @@ function viewOf(parts) {
 }
 
 function navigate() {
-  const url = parsed(), view = viewOf(url.parts);
+  const url = parsed(), view = viewOf(url.parts), tenant = url.query.get("tenant");
+  if (tenant && tenant !== session.tenant) { session.keep("tenant", tenant); if (context.whole) poll(); }
   if (shown?.url.key !== url.key) shown = {url, view, data: null, problem: null, loading: false, loadedAt: 0};
   at("nav").replaceChildren(...NAV.map(([name, title], i) => h("a", {href: `#/${name}`, "aria-current": name === (url.parts[0] ?? "") ? "page" : null,
     title: `${title} (${i + 1})`}, title)));
@@ -124,7 +125,7 @@ async function pollOnce() {
   context.me ??= await ask("/whoami").catch(() => ({}));
   context.whole = clusterOf(answer);
   const names = context.whole.tenantNames;
-  if (names.length > 1 && !names.includes(session.tenant)) session.keep("tenant", names[0]);
+  if (!names.includes(session.tenant)) session.keep("tenant", names.length < 2 ? null : names.includes("default") ? "default" : names[0]);
   context.cluster = names.length > 1 ? clusterOf(answer, session.tenant) : context.whole;
   context.speeds.add(context.whole);
   peers = answer.workers.slice(1).map(each => each.url);
@@ -160,7 +161,7 @@ function header() {
   document.title = `${bad || lostAt ? "✗ " : ""}${shown?.title ?? "inferd"} · inferd`;
   const names = context.whole?.tenantNames ?? [];
   morph(at("who"), h("span", {},
-    names.length > 1 && h("select", {"aria-label": "Tenant", onchange: event => { session.keep("tenant", event.target.value); shown = null; navigate(); poll(); }},
+    names.length > 1 && h("select", {"aria-label": "Tenant", onchange: event => choose(event.target.value)},
       names.map(name => h("option", {value: name, selected: name === session.tenant}, name))),
     context.me?.name && h("span", {class: "faint"}, context.me.name),
     session.token && h("button", {class: "plain", onclick: () => { session.keep("token", null); location.reload(); }}, "Forget token")));
@@ -172,6 +173,15 @@ function header() {
   if (lostAt && !context.whole) morph(at("main"), h("main", {}));
   const known = context.whole?.known[0];
   at("fresh").textContent = known ? `${known.worker} · inferd ${known.version} · broker ${known.broker} · ${known.processing_guarantee.replaceAll("_", " ")}` : "";
+}
+
+// The view of another tenant; its URL can be kept and sent.
+function choose(tenant) {
+  history.replaceState(null, "", `#/${parsed().parts.map(encodeURIComponent).join("/")}?tenant=${encodeURIComponent(tenant)}`);
+  session.keep("tenant", tenant);
+  shown = null;
+  navigate();
+  poll();
 }
 
 let askingToken = null;

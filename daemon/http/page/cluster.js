@@ -172,31 +172,33 @@ function failures(cluster, series) {
 // The share of a quota that is used, of requests or of bytes, whichever is more.
 export const quotaUsed = quota => Math.max(0, ...["requests_per_s", "bytes_per_s"].map(name => quota[name] > 0 ? quota[`used_${name}`] / quota[name] : 0));
 
-// What is wrong, worst first: [{level: bad or warn, text, href}].
+// What is wrong, worst first: [{level: bad or warn, text, href}]. With several tenants, text and link name the one.
 export function problemsOf(cluster, series = []) {
-  const found = [], bad = (text, href) => found.push({level: "bad", text, href}), warn = (text, href) => found.push({level: "warn", text, href});
+  const found = [], several = cluster.tenantNames.length > 1;
+  const add = level => (text, href, tenant) => found.push(several && tenant ? {level, text: `${tenant}: ${text}`, href: `${href}?tenant=${encodeURIComponent(tenant)}`} : {level, text, href});
+  const bad = add("bad"), warn = add("warn");
   for (const each of cluster.workers) {
     const name = each.status?.worker ?? each.url;
     if (each.error) bad(`worker ${name} does not answer: ${each.error}`, "#/workers");
     else for (const reason of each.status.unready) (cluster.models.length ? bad : warn)(`worker ${name} is not ready: ${reason}`, "#/workers");
     if (each.status?.last_error && !each.status.unready.includes(each.status.last_error)) warn(`worker ${name}: ${each.status.last_error}`, "#/workers");
   }
-  for (const each of cluster.dangling) bad(`alias ${each.model_id}@${each.alias} points at version ${each.missing.join(", ")}, which is not deployed`, `#/models/${each.model_id}`);
+  for (const each of cluster.dangling) bad(`alias ${each.model_id}@${each.alias} points at version ${each.missing.join(", ")}, which is not deployed`, `#/models/${each.model_id}`, each.tenant);
   for (const each of cluster.models) {
     if (each.state !== "failed") continue;
     const used = each.aliases.length > 0;
-    (used ? bad : warn)(`model ${each.model_id}:${each.version} failed${used ? `, and ${each.aliases.join(", ")} points at it` : ""}: ${each.reason ?? "no reason known"}`, `#/models/${each.model_id}`);
+    (used ? bad : warn)(`model ${each.model_id}:${each.version} failed${used ? `, and ${each.aliases.join(", ")} points at it` : ""}: ${each.reason ?? "no reason known"}`, `#/models/${each.model_id}`, each.tenant);
   }
   for (const each of cluster.waiting) warn(`tenant ${each.tenant} waits: ${each.reason}`, "#/workers");
   for (const each of cluster.quotas) if (quotaUsed(each) >= QUOTA_WARN) warn(`tenant ${each.tenant} uses ${Math.round(quotaUsed(each) * 100)} % of its quota: what is beyond waits, or is refused over HTTP`, "#/");
-  for (const each of cluster.pauses) warn(`${each.kind} ${each.name} is paused since ${new Date(each.at).toLocaleString("en-GB")} by ${each.by}${each.reason ? `: ${each.reason}` : ""}`, each.kind === "model" ? `#/models/${each.name}` : "#/routes");
-  for (const each of cluster.routes) if (each.state !== "running") (each.state === "refused" ? bad : warn)(`route ${each.route} is ${each.state}: ${each.reason ?? ""}`, "#/routes");
+  for (const each of cluster.pauses) warn(`${each.kind} ${each.name} is paused since ${new Date(each.at).toLocaleString("en-GB")} by ${each.by}${each.reason ? `: ${each.reason}` : ""}`, each.kind === "model" ? `#/models/${each.name}` : "#/routes", each.tenant);
+  for (const each of cluster.routes) if (each.state !== "running") (each.state === "refused" ? bad : warn)(`route ${each.route} is ${each.state}: ${each.reason ?? ""}`, "#/routes", each.tenant);
   const [requests, errors, when] = failures(cluster, series), share = requests > 0 ? errors / requests : 0;
   if (share >= ERRORS_WARN) (share >= ERRORS_BAD ? bad : warn)(`${(share * 100).toFixed(1)} % of the requests ${when} failed`, "#/errors");
   const lags = series.slice(-24).map(each => each.lag).filter(each => each != null);
   if (lags.length >= 12 && lags.at(-1) > 1000 && lags.at(-1) > 1.5 * lags[0]) warn(`the lag grows: ${Math.round(lags.at(-1))} records`, "#/topics");
-  for (const each of cluster.drift) if (worst(each) >= DRIFT_BAD) warn(`${each.model_id}:${each.version} has drifted from its baseline (PSI ${worst(each).toFixed(2)})`, `#/models/${each.model_id}`);
-  for (const each of cluster.shadows) if (each.last_error) warn(`shadow ${each.model_id}:${each.version} fails: ${each.last_error}`, `#/models/${each.model_id}`);
+  for (const each of cluster.drift) if (worst(each) >= DRIFT_BAD) warn(`${each.model_id}:${each.version} has drifted from its baseline (PSI ${worst(each).toFixed(2)})`, `#/models/${each.model_id}`, each.tenant);
+  for (const each of cluster.shadows) if (each.last_error) warn(`shadow ${each.model_id}:${each.version} fails: ${each.last_error}`, `#/models/${each.model_id}`, each.tenant);
   const versions = [...new Set(cluster.known.map(status => status.version))];
   if (versions.length > 1) warn(`workers have different versions of inferd: ${versions.join(", ")}`, "#/workers");
   return found.sort((a, b) => (a.level === "bad" ? 0 : 1) - (b.level === "bad" ? 0 : 1));

@@ -52,7 +52,7 @@ const start = context => card("Nothing is deployed yet", empty("Deploy a first m
 function busiest(context) {
   const {cluster, speeds} = context, of = each => speeds.of(`model ${each.tenant} ${each.model_id}:${each.version}`);
   const models = [...cluster.models].sort((a, b) => (b.state === "failed") - (a.state === "failed") || (of(b) ?? 0) - (of(a) ?? 0) || b.requests - a.requests).slice(0, 8);
-  return card(["Busiest models", link("#/models", cluster.models.length === 1 ? "its version" : `all ${whole(cluster.models.length)} versions`)], table([["version"], ["state"], ["aliases", "wrap"], ["requests/s", "number"], ["requests", "number"]],
+  return card(["Busiest models", link("#/models", cluster.models.length === 1 ? "its version" : `all ${whole(cluster.models.length)} versions`)], table([["version", "wrap"], ["state"], ["aliases", "wrap"], ["requests/s", "number"], ["requests", "number"]],
     models.map(each => [link(`#/models/${name(each.model_id)}`, `${each.model_id}:${each.version}`), modelState(each), each.aliases.join(", ") || "–", decimal(of(each)), compact(each.requests)]), "none"));
 }
 

@@ -15,14 +15,17 @@ from inferd.schemas.connection import KafkaConnection
 
 
 class SilentCluster:
-    """No consumer is ever connected."""
+    """No consumer is connected while it is silent."""
+
+    silent = True
 
     async def partitions(self, _stream: str) -> list[int]:
         return [0]
 
     @asynccontextmanager
     async def consumer(self, *_args: object, **_options: object) -> AsyncIterator[None]:
-        raise TimeoutError
+        if self.silent:
+            raise TimeoutError
         yield
 
     def typed(self, error: BaseException, doing: str) -> BaseException:
@@ -34,8 +37,10 @@ class SilentCluster:
 async def test_a_read_that_takes_too_long_is_a_typed_error(what: str) -> None:
     cluster: Any = SilentCluster()
     other: Any = None
+    read = (
+        Rollouts(cluster, other, other).list(timeout_s=1)
+        if what == "rollouts"
+        else RouteLog(cluster, other, other).read(1)
+    )
     with pytest.raises(BrokerUnreachableError, match=f"reading the {what}"):
-        if what == "rollouts":
-            await Rollouts(cluster, other, other).list(timeout_s=1)
-        else:
-            await RouteLog(cluster, other, other).read(1)
+        await read

@@ -618,6 +618,19 @@ def test_an_operator_chooses_the_tenant(guarded: Any, open_page: OpenPage) -> No
     assert page.get_by_text("churn:1").count() == 0
 
 
+def test_a_problem_of_another_tenant_leads_to_that_tenant(guarded: Any, open_page: OpenPage) -> None:
+    served = guarded("*:SHA:root:read,predict,deploy,operate")
+    said = served.worker.streams.said
+    dangling = (DanglingAlias("other", "secret", "stable", (9,)),)
+    served.worker.streams.said = msgspec.structs.replace(said, dangling_aliases=dangling)
+    page = open_page(served.url)
+    log_in(page)
+    assert page.get_by_label("Tenant").input_value() == "default"
+    page.get_by_text("other: alias secret@stable points at version 9").click()
+    page.locator("option[value=other]:checked").wait_for(state="attached")
+    assert page.url.endswith("#/models/secret?tenant=other")
+
+
 def test_a_wrong_token_is_asked_for_again(guarded: Any, open_page: OpenPage) -> None:
     page = open_page(guarded("default:SHA:ana:read").url)
     form = page.locator("dialog[open]")
