@@ -89,8 +89,9 @@ def cause(error: BaseException) -> str:
         return f"topic {error.topic}: {cause(error.__cause__)}"
     if isinstance(error, NO_CONNECTION):
         return f"the broker cannot be reached ({type(error).__name__})"
-    if error.__cause__ is not None:  # The error of a producer that has ended does not give the reason.
-        return cause(error.__cause__)
+    given = error.__cause__  # The error of a producer that has ended does not give the reason; one of `timeout` does.
+    if given is not None and not isinstance(given, asyncio.CancelledError):
+        return cause(given)
     if isinstance(error, TimeoutError | KafkaTimeoutError):
         return f"the broker has not answered in time ({type(error).__name__})"
     return describe(error)

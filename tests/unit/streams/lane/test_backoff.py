@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from asyncio import IncompleteReadError
 
 import pytest
@@ -45,6 +46,13 @@ def test_the_cause_of_an_error_counts() -> None:
     error = KafkaError("Unexpected error during batch delivery")
     error.__cause__ = KafkaConnectionError("[('::1', 1)]")
     assert cause(error) == "the broker cannot be reached (KafkaConnectionError)"
+
+
+async def test_an_attempt_that_takes_too_long_is_named_by_its_timeout() -> None:
+    with pytest.raises(TimeoutError) as late:
+        async with asyncio.timeout(0):
+            await asyncio.Event().wait()
+    assert cause(late.value) == "the broker has not answered in time (TimeoutError)"
 
 
 def test_a_lost_connection_is_named_whatever_its_cause() -> None:
