@@ -301,7 +301,7 @@ def test_outcomes_add_up_in_order() -> None:
     first = score(scorer, values[:2])
     second = score(scorer, [values[2], Fetched(pack([3.0, 2.0]), offset=3)])
     added = first + second
-    assert added.values == whole.values
+    assert list(added.values) == list(whole.values)
     assert {i: e.code for i, e in added.failures.items()} == {i: e.code for i, e in whole.failures.items()}
     assert added.headers == whole.headers
 
