@@ -93,11 +93,8 @@ class Cluster:
         """The partitions of a topic. Retries briefly, because a new topic is not yet known to all brokers."""
         topic, deadline = self.topics.name(stream), time.monotonic() + TOPIC_KNOWN_WITHIN_S
         while stream not in self._partitions:
-            try:
-                async with asyncio.timeout(self._connect_timeout_s):
-                    await self._note_partitions()
-            except FAULTS as error:
-                raise self.typed(error, f"looking for topic {topic}") from error
+            async with self.within(self._connect_timeout_s, f"looking for topic {topic}"):
+                await self._note_partitions()
             if stream not in self._partitions:
                 if time.monotonic() > deadline:
                     raise topic_not_found(topic, self.topics.tenant)
@@ -107,15 +104,12 @@ class Cluster:
     async def look_again(self, *, within_s: float = NOTED_WITHIN_S) -> None:
         """Notes how many partitions topics have, unless that was done `within_s` ago: some may have been added."""
         if time.monotonic() - self._noted_at > within_s:
-            try:
-                async with asyncio.timeout(self._connect_timeout_s):
-                    before = dict(self._partitions)
-                    await self._note_partitions()
-                    if before != self._partitions:
-                        # The producer has metadata of its own, and refuses partitions that are not in it.
-                        await self._connected().client.force_metadata_update()
-            except FAULTS as error:
-                raise self.typed(error, "looking for partitions") from error
+            async with self.within(self._connect_timeout_s, "looking for partitions"):
+                before = dict(self._partitions)
+                await self._note_partitions()
+                if before != self._partitions:
+                    # The producer has metadata of its own, and refuses partitions that are not in it.
+                    await self._connected().client.force_metadata_update()
 
     async def _note_partitions(self) -> None:
         # Fetches the metadata of all topics: asking for a missing topic by name would create it on brokers with
@@ -128,11 +122,8 @@ class Cluster:
 
     async def topics_of_others(self, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
         """The partitions of each topic; none if it does not exist, or may not be described."""
-        try:
-            async with asyncio.timeout(self._connect_timeout_s):
-                metadata = await self._connected().client.fetch_all_metadata()
-        except FAULTS as error:
-            raise self.typed(error, "looking for topics") from error
+        async with self.within(self._connect_timeout_s, "looking for topics"):
+            metadata = await self._connected().client.fetch_all_metadata()
         return {name: tuple(sorted(metadata.partitions_for_topic(name) or ())) for name in names}
 
     @asynccontextmanager
@@ -237,6 +228,16 @@ class Cluster:
         if self._producer is None:
             raise ClientClosedError("the client is not connected: use `async with Client(…)`, or call start() first")
         return self._producer
+
+    @asynccontextmanager
+    async def within(self, timeout_s: float, doing: str) -> AsyncIterator[None]:
+        """Bounds an operation in time; an exception of aiokafka, and the end of the time, become typed errors. `doing`
+        names the operation."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                yield
+        except FAULTS as error:
+            raise self.typed(error, doing) from error
 
     def typed(self, error: BaseException, doing: str) -> BaseException:
         """The typed error for an exception of aiokafka; `doing` names the operation."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from aiokafka import TopicPartition
 
-from inferd.cluster import FAULTS, Cluster, is_behind
+from inferd.cluster import Cluster, is_behind
 from inferd.errors import topic_not_found
 from inferd.models import ModelList, ModelLog
 from inferd.schemas.errors import InferenceError, VersionNotFoundError
@@ -65,15 +64,12 @@ class WindowLog:
             raise topic_not_found(topic, topics.tenant)
         newest: dict[bytes, bytes | None] = {}
         prefix = f"{model_id}:".encode()
-        try:
-            tps = [TopicPartition(topic, 0)]
-            async with asyncio.timeout(timeout_s), self._cluster.consumer_of_others(tps) as consumer:
-                await consumer.seek_to_beginning()
-                while await is_behind(consumer):
-                    for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
-                        newest |= {key: each.value for each in records if (key := each.key or b"").startswith(prefix)}
-        except FAULTS as error:
-            raise self._cluster.typed(error, f"reading {topic}") from error
+        whole, tps = self._cluster.within(timeout_s, f"reading {topic}"), [TopicPartition(topic, 0)]
+        async with whole, self._cluster.consumer_of_others(tps) as consumer:
+            await consumer.seek_to_beginning()
+            while await is_behind(consumer):
+                for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
+                    newest |= {key: each.value for each in records if (key := each.key or b"").startswith(prefix)}
         return [window for value in newest.values() if (window := _decoded(value)) is not None]
 
 

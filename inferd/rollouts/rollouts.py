@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,7 +10,7 @@ from uuid import uuid4
 from aiokafka import TopicPartition
 
 from inferd.audit import AuditLog
-from inferd.cluster import FAULTS, Cluster, codec_of_record, is_behind
+from inferd.cluster import Cluster, codec_of_record, is_behind
 from inferd.errors import ResultTimeoutError
 from inferd.models import ModelLog, default_author
 from inferd.schemas.errors import InferenceError, ModelNotFoundError, VersionNotFoundError
@@ -161,17 +160,14 @@ class Rollouts:
         """The newest status of each model that had a rollout, by model."""
         found: dict[str, RolloutStatus] = {}
         partitions = await self._cluster.partitions(STATUSES)
-        try:
-            async with asyncio.timeout(timeout_s), self._cluster.consumer(
-                STATUSES, partitions, fetch_wait_ms=FETCH_WAIT_MS
-            ) as consumer:  # fmt: skip
-                await consumer.seek_to_beginning()
-                while await is_behind(consumer):
-                    for key, status in _statuses(await consumer.getmany(timeout_ms=POLL_MS)):
-                        if status.rollout is not None:
-                            found[key.decode("utf-8", "replace")] = status
-        except FAULTS as error:
-            raise self._cluster.typed(error, "reading the rollouts") from error
+        async with self._cluster.within(timeout_s, "reading the rollouts"), self._cluster.consumer(
+            STATUSES, partitions, fetch_wait_ms=FETCH_WAIT_MS
+        ) as consumer:  # fmt: skip
+            await consumer.seek_to_beginning()
+            while await is_behind(consumer):
+                for key, status in _statuses(await consumer.getmany(timeout_ms=POLL_MS)):
+                    if status.rollout is not None:
+                        found[key.decode("utf-8", "replace")] = status
         return dict(sorted(found.items()))
 
     async def watch(self, model_id: str, *, timeout_s: float = TIMEOUT_S) -> AsyncGenerator[RolloutStatus, None]:

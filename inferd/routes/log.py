@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from inferd.cluster import FAULTS, Cluster, codec_of_record, is_behind, offsets_since
+from inferd.cluster import Cluster, codec_of_record, is_behind, offsets_since
 from inferd.errors import TopicNotFoundError
 from inferd.models import ModelLog
 from inferd.routes.checks import check_beside, check_fits
@@ -67,15 +66,13 @@ class RouteLog:
         """The routes by name, from the whole log as it is now; records that are no routes are left out."""
         partitions = await self._cluster.partitions("routes")
         routes: dict[str, Route] = {}
-        try:
-            async with asyncio.timeout(timeout_s), self._cluster.consumer("routes", partitions) as consumer:
-                await consumer.seek_to_beginning()
-                while await is_behind(consumer):
-                    for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
-                        for record in records:
-                            self._apply(routes, record.key, record.value, record.headers)
-        except FAULTS as error:
-            raise self._cluster.typed(error, "reading the routes") from error
+        whole = self._cluster.within(timeout_s, "reading the routes")
+        async with whole, self._cluster.consumer("routes", partitions) as consumer:
+            await consumer.seek_to_beginning()
+            while await is_behind(consumer):
+                for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
+                    for record in records:
+                        self._apply(routes, record.key, record.value, record.headers)
         return dict(sorted(routes.items()))
 
     def _apply(
@@ -113,11 +110,9 @@ class RouteLog:
         ]
         offsets: Mapping[TopicPartition, int] = {}
         if tps:
-            try:
-                async with asyncio.timeout(timeout_s), self._cluster.consumer_of_others(tps) as consumer:
-                    offsets = await _offsets(consumer, tps, start)
-            except FAULTS as error:
-                raise self._cluster.typed(error, "reading the source of the route") from error
+            whole = self._cluster.within(timeout_s, "reading the source of the route")
+            async with whole, self._cluster.consumer_of_others(tps) as consumer:
+                offsets = await _offsets(consumer, tps, start)
         return {
             topic: kept[topic] if topic in kept else [offsets[TopicPartition(topic, number)] for number in known[topic]]
             for topic in route.source.topics
