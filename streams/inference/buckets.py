@@ -58,6 +58,14 @@ class Bucket:
         of_readable = np.repeat(fits, self.counts)[row_fits]
         return inputs if of_readable.all() else inputs[of_readable], fits
 
+    def rows_of(self, places: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Where the rows of the requests at `places`, which ascend, are among the rows of all."""
+        if self.counts is None:
+            return places
+        chosen = np.zeros(len(self.ids), np.bool_)
+        chosen[places] = True
+        return np.flatnonzero(np.repeat(chosen, self.counts))
+
 
 @dataclass(frozen=True, slots=True)
 class Leg:
@@ -75,19 +83,12 @@ class Leg:
 
     def add_to(self, group: Group, bucket: Bucket, inputs: Inputs) -> None:
         """Adds its requests and their rows to its group; `inputs` are the rows of the whole bucket."""
-        if len(self) == len(bucket.ids):
-            mine = bucket
-        else:
-            places, mine = self.places, bucket.take(self.places)
-            if bucket.counts is not None:
-                chosen = np.zeros(len(bucket.ids), np.bool_)
-                chosen[places] = True
-                places = np.flatnonzero(np.repeat(chosen, bucket.counts))
-            inputs = inputs[places]
-        if mine.counts is None:
-            group.add_singles(mine.indexes, mine.ids, inputs)
-        else:
-            group.add_several(mine.indexes, mine.ids, mine.counts.tolist(), inputs)
+        places, indexes, ids, counts = self.places, bucket.indexes, bucket.ids, bucket.counts
+        if len(places) < len(ids):
+            inputs = inputs[bucket.rows_of(places)]
+            indexes, ids = indexes[places], ids_at(places, ids)
+            counts = None if counts is None else counts[places]
+        group.add_several(indexes, ids, inputs, None if counts is None else counts.tolist())
 
 
 def ids_at(places: NDArray[np.intp], ids: Sequence[str]) -> Sequence[str]:

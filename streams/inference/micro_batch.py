@@ -77,16 +77,12 @@ class Group:
         """Adds a request and its rows."""
         self._extend([index], [request_id], [len(inputs)], [single], inputs)
 
-    def add_several(self, indexes: Indexes, ids: Sequence[str], counts: list[int], inputs: Inputs) -> None:
-        """Adds requests that list rows."""
-        first = not self.indexes
-        self._extend(indexes.tolist(), ids, counts, [False] * len(indexes), inputs)
-        self._places = indexes if first else None
-
-    def add_singles(self, indexes: Indexes, ids: Sequence[str], inputs: Inputs) -> None:
-        """Adds requests of one row each, not in a list."""
-        first = not self.indexes
-        self._extend(indexes.tolist(), ids, [1] * len(indexes), [True] * len(indexes), inputs)
+    def add_several(
+        self, indexes: Indexes, ids: Sequence[str], inputs: Inputs, counts: list[int] | None = None
+    ) -> None:
+        """Adds requests. `counts`: how many rows each lists; None if each is a row itself."""
+        first, single = not self.indexes, counts is None
+        self._extend(indexes.tolist(), ids, counts or [1] * len(indexes), [single] * len(indexes), inputs)
         self._places = indexes if first else None
 
     def _extend(

@@ -252,11 +252,10 @@ class Scorer:
 
         No versions for requests that need the typed path, which also raises any error.
         """
-        legs = self._legs(batch, bucket)
+        legs = [leg for leg in self._legs(batch, bucket) if self._is_usual(leg.model, bucket.outputs)]
         parts: dict[bytes, list[Leg]] = {}
-        for leg in legs:
-            if self._is_usual(leg.model, bucket.outputs) and len(kept := self._readable(batch, bucket, leg)):
-                parts.setdefault(leg.model.features.identity, []).append(kept)
+        for leg in self._readable(batch, bucket, legs):
+            parts.setdefault(leg.model.features.identity, []).append(leg)
         unread, found = np.ones(len(bucket.ids), np.bool_), list[tuple[Sequence[Leg], Bucket]]()
         for alike in parts.values():
             if sum(map(len, alike)) == len(bucket.ids):
@@ -268,16 +267,22 @@ class Scorer:
             found.append(([leg.among(read) for leg in alike], bucket.take(np.flatnonzero(read))))
         return [*found, ((), bucket.take(np.flatnonzero(unread)))] if unread.any() else found
 
-    def _readable(self, batch: MicroBatch, bucket: Bucket, leg: Leg) -> Leg:
-        """The requests of a leg with as many rows as it may have, and no errors of single rows in its result."""
+    def _readable(self, batch: MicroBatch, bucket: Bucket, legs: Sequence[Leg]) -> Sequence[Leg]:
+        """The legs without requests that list too many rows, or whose results have errors of single rows."""
         if bucket.counts is None:
-            return leg
-        values = _result_values(leg.model, bucket.outputs or DEFAULT_OUTPUTS, 1)
-        rows_max = min(self.limits.rows_max, self.limits.values_max // max(1, leg.model.features.n_features))
-        kept = bucket.counts[leg.places] <= min(rows_max, self.limits.result_bytes_max // max(1, values))
+            return legs
         apart = [index for index, headers in batch.headers.items() if headers.row_errors]
-        kept &= ~np.isin(bucket.indexes[leg.places], apart)
-        return leg if kept.all() else Leg(leg.model, leg.places[kept])
+        together, kept = ~np.isin(bucket.indexes, apart), list[Leg]()
+        for leg in legs:
+            fit = together & (bucket.counts <= self._rows_max(leg.model, bucket.outputs))
+            kept.append(Leg(leg.model, leg.places[fit[leg.places]]))
+        return list(filter(len, kept))
+
+    def _rows_max(self, model: ServedModel, outputs: tuple[str, ...]) -> int:
+        """How many rows a request may list: the bounds that the typed path checks."""
+        limits, values = self.limits, _result_values(model, outputs or DEFAULT_OUTPUTS, 1)
+        of_values = limits.values_max // max(1, model.features.n_features)
+        return min(limits.rows_max, of_values, limits.result_bytes_max // max(1, values))
 
     def _legs(self, batch: MicroBatch, bucket: Bucket) -> list[Leg]:
         """The versions that score requests of a bucket, without those that cannot score now."""

@@ -200,11 +200,7 @@ class RouteScorer:
             order = np.argsort(found)
             found, inputs = np.array(found)[order].tolist(), inputs[order]
         group = batch.group(plan.model, plan.outputs, MSGPACK)
-        counts = batch.row_counts(found)
-        if counts is None:
-            group.add_singles(np.array(found, np.intp), [""] * len(found), inputs)
-        else:
-            group.add_several(np.array(found, np.intp), [""] * len(found), counts, inputs)
+        group.add_several(np.array(found, np.intp), [""] * len(found), inputs, batch.row_counts(found))
 
     def _documented(self, batch: RouteBatch, plan: RoutePlan, indexes: list[int]) -> list[int]:
         """Reads the documents of records; which of these could be read."""
