@@ -54,6 +54,8 @@ export const empty = (title, ...rest) => h("div", {class: "empty"}, h("h3", {}, 
 export const badge = (level, text, title) => h("span", {class: `badge ${level}`, title}, text);
 export const code = text => h("code", {}, text);
 export const link = (href, ...children) => h("a", {href}, ...children);
+// The title of a view of one thing, behind a link to the view of all.
+export const titleUnder = (href, all, ...children) => h("h1", {}, link(href, all), h("span", {class: "faint"}, "/"), ...children);
 export const card = (title, ...children) => h("section", {class: "card"}, title && h("h2", {}, title), ...children);
 
 // A table: columns are [title, class]; rows are arrays of text, nodes or {sort, show}. An empty one says `none`.

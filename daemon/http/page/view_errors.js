@@ -4,7 +4,7 @@ import {ask, name} from "/page/api.js";
 import {button, redrive} from "/page/actions.js";
 import {bar} from "/page/charts.js";
 import {sum} from "/page/cluster.js";
-import {badge, card, code, empty, h, link, table} from "/page/dom.js";
+import {badge, card, code, empty, h, link, table, titleUnder} from "/page/dom.js";
 import {ago, bytes, compact, counts, moment, whole} from "/page/format.js";
 import {reach, timeChart} from "/page/parts.js";
 
@@ -53,7 +53,7 @@ function dead(url, context, letters, problem) {
 function one(letter) {
   const fact = (title, value) => value == null ? null : [h("dt", {}, title), h("dd", {}, value)], {source} = letter;
   const shown = letter.value_format === "binary" ? letter.value_base64 : letter.value_format === "empty" ? "(empty)" : JSON.stringify(letter.value, null, 1);
-  return [h("h1", {}, link("#/errors", "Errors"), h("span", {class: "faint"}, "/"), `Dead letter ${letter.partition}:${letter.offset}`, letter.code && badge("bad", letter.code)),
+  return [titleUnder("#/errors", "Errors", `Dead letter ${letter.partition}:${letter.offset}`, letter.code && badge("bad", letter.code)),
     card(null, h("p", {class: "problem"}, letter.message ?? letter.problem), h("dl", {class: "facts"}, fact("rejected", `${moment(letter.timestamp)}, by worker ${letter.worker ?? "unknown"}`),
       fact("source", source && `${source.topic}, partition ${source.partition}, offset ${source.offset}`), fact("sent", source && moment(source.timestamp)), fact("key", letter.key), letter.headers.map(([key, value]) => fact(`header ${key}`, value ?? "(null)")),
       (letter.omitted ?? []).map(part => fact("omitted", `${part.part}, ${bytes(part.bytes)}`)))),

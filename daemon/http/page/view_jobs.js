@@ -2,7 +2,7 @@
 
 import {ask, name} from "/page/api.js";
 import {button, jobAction, submitJob} from "/page/actions.js";
-import {card, empty, h, link, table} from "/page/dom.js";
+import {card, empty, h, link, table, titleUnder} from "/page/dom.js";
 import {ago, compact, decimal, moment, plural, span, whole} from "/page/format.js";
 import {JOB_ENDED, jobSpeed, jobState, progress} from "/page/parts.js";
 
@@ -51,7 +51,7 @@ function all(context, jobs) {
 
 function one(context, {job, results}) {
   const fact = (title, value) => value == null ? null : [h("dt", {}, title), h("dd", {}, value)];
-  return [h("h1", {}, link("#/jobs", "Jobs"), h("span", {class: "faint"}, "/"), job.job_id, jobState(job), actions(context, job)),
+  return [titleUnder("#/jobs", "Jobs", job.job_id, jobState(job), actions(context, job)),
     card(null, progress(job), h("dl", {class: "facts"}, fact("model", job.model_id && link(`#/models/${name(job.model_id)}`, `${job.model_id}:${job.version ?? "?"}`)),
       fact("error", job.error && `${job.error.message} (${job.error.code})`), fact("rows", `${whole(job.input_count)} received, ${whole(job.succeeded)} succeeded, ${whole(job.failed)} failed`),
       fact("chunks", `${whole(job.chunks_done)} of ${whole(job.chunks_total)}`), fact("speed", `${decimal(jobSpeed(job))} rows/s`), fact("submitted", moment(job.submitted_at)), fact("started", job.started_at && moment(job.started_at)),

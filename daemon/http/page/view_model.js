@@ -4,7 +4,7 @@ import {ask, name, session} from "/page/api.js";
 import {button, dropZone, pauseButton, promote, remove, rollback, setAlias, startRollout, tryOut} from "/page/actions.js";
 import {heat, histogram, lines} from "/page/charts.js";
 import {DRIFT_BAD, DRIFT_WARN, group, sum} from "/page/cluster.js";
-import {card, h, link, table} from "/page/dom.js";
+import {card, h, table, titleUnder} from "/page/dom.js";
 import {ago, bytes, compact, counts, decimal, digest, ms, percent, targetText, whole} from "/page/format.js";
 import {modelState, paused, rolloutCard} from "/page/parts.js";
 
@@ -32,7 +32,7 @@ async function baselineOf(path, version) {
 
 export function render(url, context, data) {
   const {model, rollout} = data;
-  return [h("h1", {}, link("#/models", "Models"), h("span", {class: "faint"}, "/"), model.model_id, paused(context.cluster, "model", model.model_id), h("span", {class: "spacer"}), button(context, "predict", "Try a prediction", () => tryOut(context, model, model.model_id), "primary"),
+  return [titleUnder("#/models", "Models", model.model_id, paused(context.cluster, "model", model.model_id), h("span", {class: "spacer"}), button(context, "predict", "Try a prediction", () => tryOut(context, model, model.model_id), "primary"),
       button(context, "deploy", "Start a rollout", () => startRollout(context, model), ""), pauseButton(context, "model", model.model_id)),
     model.dangling_aliases.map(alias => h("p", {class: "problem"}, `Alias ${alias} points at a version that is not deployed: requests to it fail.`)),
     rollout && rolloutCard(context, model.model_id, rollout), aliases(context, data), versions(context, data), shadows(context, data),

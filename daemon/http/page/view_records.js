@@ -1,7 +1,7 @@
 // The records of one partition of a topic: the newest, or from an offset.
 
 import {ask, name} from "/page/api.js";
-import {badge, card, empty, h, link, table} from "/page/dom.js";
+import {badge, card, empty, h, table, titleUnder} from "/page/dom.js";
 import {ago, bytes, moment, whole} from "/page/format.js";
 
 const LISTED = 50, SUMMARY = 160;
@@ -19,7 +19,7 @@ export function render(url, context, page) {
   const {topic, partition, partitions, first, end, records, next} = page, go = from => { location.hash = at(topic, partition, from); };
   const start = records[0]?.offset ?? Math.min(Number(url.query.get("from") ?? end), end);
   const turn = (text, from, possible) => h("button", {type: "button", disabled: !possible, onclick: () => go(from)}, text);
-  return [h("h1", {}, link("#/topics", "Topics"), h("span", {class: "faint"}, "/"), topic, h("span", {class: "faint"}, end > first ? `partition ${partition} has offsets ${whole(first)} to ${whole(end - 1)}` : `partition ${partition} is empty`)),
+  return [titleUnder("#/topics", "Topics", topic, h("span", {class: "faint"}, end > first ? `partition ${partition} has offsets ${whole(first)} to ${whole(end - 1)}` : `partition ${partition} is empty`)),
     card(null,
       h("form", {class: "records", onsubmit: event => { event.preventDefault(); const from = event.target.from.value.trim(); location.hash = at(topic, event.target.partition.value, from === "" ? null : from); }},
         h("label", {}, "Partition ", h("select", {name: "partition", onchange: event => { location.hash = at(topic, event.target.value); }}, [...Array(partitions).keys()].map(n => h("option", {value: n, selected: n === partition}, n)))),
