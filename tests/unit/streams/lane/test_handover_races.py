@@ -1,4 +1,4 @@
-"""A handover that stops at any await, for good or while another one or an owner runs, against a plain model.
+"""A handover that is killed or paused at each await, the latter while another handover or an owner runs.
 
 Each id counts its messages in its state. Whatever happens, an id has one state, and no message is lost or repeated.
 """
@@ -190,7 +190,7 @@ class World:
 
 
 def advance(steps: Steps, count: int = STEPS_MAX) -> bool:
-    """Runs at most so many steps; returns whether it goes on."""
+    """Runs a coroutine up to its `count`-th await; returns whether it has not ended by then."""
     try:
         for _ in range(count):
             steps.send(None)
@@ -232,7 +232,7 @@ def test_a_handover_may_be_killed_at_any_await(world: Callable[[], World], numbe
 def test_a_handover_may_be_overtaken_by_another_at_any_await(
     world: Callable[[], World], first: int, second: int
 ) -> None:
-    """Of another partition, or of the same by a worker that has it now; then the first one goes on."""
+    """Both are of the same partition, which another worker got meanwhile, or of two partitions."""
     for stop in range(STEPS_MAX):
         made = world()
         steps, other = made.handover(first), made.handover(second)
