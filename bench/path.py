@@ -14,9 +14,9 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def compare(table: Table, layout: str, turns: int, listed: int, *, own_headers: bool) -> None:
     """Adds the rows of a layout. `listed`: rows that each request lists; 0: it is a row itself."""
     text, requests = train(100, 31), listing(make_requests(REQUESTS * max(1, listed), "r", layout), listed)
-    contenders = {"by hand": by_hand(text, layout, own_headers=own_headers), "inferd": inferd(text, layout)}
+    contenders = {"by hand": by_hand(text, layout, listed, own_headers=own_headers), "inferd": inferd(text, layout)}
     for size in SIZES:
         batches = [fetched(requests, first, size, own_headers=own_headers) for first in range(0, REQUESTS, size)]
         best = {name: [float("inf")] * len(batches) for name in contenders}
@@ -163,7 +163,7 @@ def inferd(text: bytes, name: str) -> Run:
     return run
 
 
-def by_hand(text: bytes, name: str, *, own_headers: bool) -> Run:
+def by_hand(text: bytes, name: str, listed: int, *, own_headers: bool) -> Run:
     """The loop of `bench/peers/aiokafka_loop.py`, without its connection."""
     booster, layout, producer = lightgbm.Booster(model_str=text.decode()), LAYOUTS[name], a_producer()
 
@@ -174,11 +174,16 @@ def by_hand(text: bytes, name: str, *, own_headers: bool) -> Run:
             assert batch.validate_crc()
             records = list(batch)
             requests = [layout.decode(record.value) for record in records]
-            matrix = np.array([layout.values(row) for request in requests for row in _rows(request["input_data"])])
+            rows: Any = [request["input_data"] for request in requests]
+            if listed:
+                rows = chain.from_iterable(rows)
+            matrix = np.array([layout.values(row) for row in rows])
             predictions: Any = booster.predict(matrix, num_threads=1)
             answers = producer.create_batch()
-            answered = _by_request(requests, predictions.tolist())
-            for record, request, prediction in zip(records, requests, answered, strict=True):
+            values = predictions.tolist()
+            if listed:
+                values = [values[first : first + listed] for first in range(0, len(values), listed)]
+            for record, request, prediction in zip(records, requests, values, strict=True):
                 result = {"id": request["id"], "model_id": MODEL_ID, "version": 1, "digest": DIGEST}
                 headers = [*record.headers] if own_headers else []
                 value = layout.encode(result | {"prediction": prediction})
@@ -187,19 +192,6 @@ def by_hand(text: bytes, name: str, *, own_headers: bool) -> Run:
         return sent
 
     return run
-
-
-def _rows(data: Any) -> Sequence[Any]:
-    """The rows of `input_data`."""
-    return data if isinstance(data, list) and isinstance(data[0], list | dict) else (data,)
-
-
-def _by_request(requests: Sequence[Any], predictions: list[float]) -> Iterator[Any]:
-    """The prediction of each request; those of its rows if it lists rows."""
-    left = iter(predictions)
-    for request in requests:
-        data = request["input_data"]
-        yield next(left) if (rows := _rows(data)) is not data else list(islice(left, len(rows)))
 
 
 def a_producer() -> Any:
